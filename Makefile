@@ -1,0 +1,41 @@
+# make run    builds and starts a node with its embedded relay (its home: $SOTTO_HOME, else ~/.local/share/sotto)
+# make test   builds everything and runs all tests
+# make check  what must hold before a change lands: format, vet, layers, fuzz corpora
+# make fuzz   runs every fuzz target for FUZZTIME (30s)
+# make bench  measures, prints a table, writes .bench/results.json
+# make demo   a relay and two people in a temporary folder meet and talk
+# make build  puts the two commands into bin/
+
+GO       ?= go
+FUZZTIME ?= 30s
+export CGO_ENABLED ?= 0
+
+.PHONY: run test check fuzz bench demo build
+
+build:
+	$(GO) build -trimpath -o bin/ ./cmd/sotto ./cmd/sotto-relay
+
+run: build
+	./bin/sotto run
+
+test: build
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
+
+check:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'not gofmt-clean'; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod verify
+	$(GO) test ./spec/
+	$(GO) test -run '^Fuzz' ./...
+
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+bench: build
+	$(GO) run ./cmd/sotto-bench
+
+demo: build
+	./bin/sotto demo
