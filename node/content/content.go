@@ -1,0 +1,252 @@
+// Package content is what a message says: deterministic CBOR, and the id that
+// messages are deduplicated by (spec/content.md). It does no I/O.
+//
+// Who sent a message is not in it: that comes from the sender's leaf.
+package content
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"sotto/crypto/codec"
+)
+
+// Limits of a message, in bytes.
+const (
+	MaxText    = 60 << 10  // of a text
+	MaxEncoded = 128 << 10 // of the whole item
+	maxParents = 3
+)
+
+// The errors of this package.
+var (
+	ErrMalformed = errors.New("not a message") // the bytes are not deterministic CBOR of the wanted form
+	ErrEmpty     = errors.New("the text is empty")
+	ErrTooLong   = fmt.Errorf("the text is longer than %d bytes", MaxText)
+	ErrNotText   = errors.New("the text is not UTF-8")
+)
+
+// Kind says what a message is.
+type Kind uint64
+
+// Text is the one kind of version 1. Others are kept and shown as unknown.
+const Text Kind = 1
+
+// ID is the id of a message: the same when its content is sealed again.
+type ID [32]byte
+
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads what String wrote.
+func ParseID(s string) (id ID, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(id) || b[0] != 1 {
+		return ID{}, fmt.Errorf("%w: %q is no message id", ErrMalformed, s)
+	}
+	return ID(b), nil
+}
+
+// Message is a message as its sender made it.
+type Message struct {
+	Salt      [16]byte      // random
+	Replaces  *ID           // the message that this one stands for
+	InReplyTo *ID           // the message that this one answers
+	Expires   time.Duration // whole seconds; 0 for never
+	Lamport   uint64        // one more than the highest the sender had seen
+	Sent      time.Time     // the sender's clock, in milliseconds
+	Parents   []ID          // what the sender had seen last; at most 3
+	Kind      Kind
+	Text      string // of Kind Text
+}
+
+// NewText makes a message. It returns ErrEmpty, ErrTooLong or ErrNotText.
+func NewText(text string, sent time.Time, lamport uint64, parents []ID) (*Message, error) {
+	if err := CheckText(text); err != nil {
+		return nil, err
+	}
+	m := &Message{Kind: Text, Text: text, Lamport: lamport, Parents: parents, Sent: time.UnixMilli(sent.UnixMilli()).UTC()}
+	rand.Read(m.Salt[:])
+	return m, nil
+}
+
+// CheckText returns ErrEmpty, ErrTooLong or ErrNotText for a text that cannot be sent.
+func CheckText(text string) error {
+	switch {
+	case text == "":
+		return ErrEmpty
+	case len(text) > MaxText:
+		return fmt.Errorf("%w: it has %d", ErrTooLong, len(text))
+	case !utf8.ValidString(text):
+		return ErrNotText
+	}
+	return nil
+}
+
+// item is the outer array. Pointers and raw parts let null and unknown bodies through.
+type item struct {
+	_         struct{} `cbor:",toarray"`
+	Salt      []byte
+	Replaces  []byte
+	InReplyTo []byte
+	Expires   *uint64
+	Ext       map[uint64]cbor.RawMessage
+	Body      []cbor.RawMessage
+}
+
+type ext1 struct {
+	_       struct{} `cbor:",toarray"`
+	Lamport uint64
+	SentMS  uint64
+	Parents [][]byte
+}
+
+var (
+	encoder = must(cbor.CoreDetEncOptions().EncMode())
+	decoder = must(cbor.DecOptions{
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		IndefLength:      cbor.IndefLengthForbidden,
+		TagsMd:           cbor.TagsForbidden,
+		MaxNestedLevels:  4,
+		MaxArrayElements: 1024,
+		MaxMapPairs:      1024,
+		UTF8:             cbor.UTF8RejectInvalid,
+	}.DecMode())
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic("content: " + err.Error()) // unreachable: the options above are constants
+	}
+	return v
+}
+
+// Encode returns the message's bytes, always the same.
+func (m *Message) Encode() ([]byte, error) {
+	if m.Kind != Text {
+		return nil, fmt.Errorf("%w: kind %d cannot be made", ErrMalformed, m.Kind)
+	}
+	if err := CheckText(m.Text); err != nil {
+		return nil, err
+	}
+	e := ext1{Lamport: m.Lamport, SentMS: uint64(m.Sent.UnixMilli()), Parents: [][]byte{}}
+	if len(m.Parents) > maxParents {
+		return nil, fmt.Errorf("%w: %d parents, at most %d", ErrMalformed, len(m.Parents), maxParents)
+	}
+	for _, p := range m.Parents {
+		e.Parents = append(e.Parents, p[:])
+	}
+	it := item{Salt: m.Salt[:], Ext: map[uint64]cbor.RawMessage{1: must(encoder.Marshal(e))},
+		Body: []cbor.RawMessage{must(encoder.Marshal(m.Kind)), must(encoder.Marshal(m.Text))}}
+	if m.Replaces != nil {
+		it.Replaces = m.Replaces[:]
+	}
+	if m.InReplyTo != nil {
+		it.InReplyTo = m.InReplyTo[:]
+	}
+	if s := uint64(m.Expires / time.Second); s > 0 {
+		it.Expires = &s
+	}
+	return encoder.Marshal(it)
+}
+
+// Decode reads a message. It returns an error that wraps ErrMalformed for bytes
+// that Encode, of this version or a later one, would not have made.
+func Decode(b []byte) (*Message, error) {
+	malformed := func(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
+	if len(b) > MaxEncoded {
+		return nil, malformed(fmt.Sprintf("%d bytes, at most %d", len(b), MaxEncoded))
+	}
+	// One encoding of each value: what does not come out as it went in has
+	// another id at another reader.
+	var whole any
+	if err := decoder.Unmarshal(b, &whole); err != nil {
+		return nil, malformed(err.Error())
+	}
+	if again, err := encoder.Marshal(whole); err != nil || string(again) != string(b) {
+		return nil, malformed("not the deterministic encoding")
+	}
+	var it item
+	if err := decoder.Unmarshal(b, &it); err != nil {
+		return nil, malformed(err.Error())
+	}
+	m := &Message{Sent: time.UnixMilli(0).UTC()} // without extension 1: nobody knows
+	if len(it.Salt) != len(m.Salt) {
+		return nil, malformed("a salt of another length")
+	}
+	m.Salt = [16]byte(it.Salt)
+	var err error
+	if m.Replaces, err = optionalID(it.Replaces); err != nil {
+		return nil, err
+	}
+	if m.InReplyTo, err = optionalID(it.InReplyTo); err != nil {
+		return nil, err
+	}
+	if it.Expires != nil {
+		const year = 366 * 24 * 3600
+		if *it.Expires == 0 || *it.Expires > year {
+			return nil, malformed("a term outside 1 second to 1 year")
+		}
+		m.Expires = time.Duration(*it.Expires) * time.Second
+	}
+	if raw, ok := it.Ext[1]; ok {
+		var e ext1
+		if err := decoder.Unmarshal(raw, &e); err != nil {
+			return nil, malformed("extension 1: " + err.Error())
+		}
+		if len(e.Parents) > maxParents || e.SentMS > 1<<53 || e.Lamport > 1<<53 {
+			return nil, malformed("extension 1 out of bounds")
+		}
+		m.Lamport, m.Sent = e.Lamport, time.UnixMilli(int64(e.SentMS)).UTC()
+		for _, p := range e.Parents {
+			id, err := optionalID(p)
+			if err != nil || id == nil {
+				return nil, malformed("a parent that is no id")
+			}
+			m.Parents = append(m.Parents, *id)
+		}
+	}
+	if len(it.Body) == 0 || decoder.Unmarshal(it.Body[0], (*uint64)(&m.Kind)) != nil {
+		return nil, malformed("no kind")
+	}
+	if m.Kind == Text {
+		if len(it.Body) != 2 || decoder.Unmarshal(it.Body[1], &m.Text) != nil {
+			return nil, malformed("a text without its text")
+		}
+		if err := CheckText(m.Text); err != nil {
+			return nil, malformed(err.Error())
+		}
+	}
+	return m, nil
+}
+
+func optionalID(b []byte) (*ID, error) {
+	if b == nil {
+		return nil, nil
+	}
+	if len(b) != len(ID{}) || b[0] != 1 {
+		return nil, fmt.Errorf("%w: a message id of another form", ErrMalformed)
+	}
+	id := ID(b)
+	return &id, nil
+}
+
+// IDOf returns the id of encoded, a message of account in the group:
+// 0x01 ‖ H(account ‖ group ‖ content ‖ salt)[0..31), the first two with lengths.
+func IDOf(account [32]byte, group, encoded []byte, salt [16]byte) ID {
+	b := append(codec.AppendU16(nil, 32), account[:]...)
+	b = append(codec.AppendU16(b, uint16(len(group))), group...)
+	h := sha256.New()
+	h.Write(b)
+	h.Write(encoded)
+	h.Write(salt[:])
+	id := ID{1}
+	copy(id[1:], h.Sum(nil))
+	return id
+}

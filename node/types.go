@@ -1,0 +1,164 @@
+package node
+
+import (
+	"errors"
+	"time"
+)
+
+// The types below are what the local API shows, in JSON, and nothing of them
+// is secret to who may use it. Times are UTC.
+
+// Status is a node at a glance.
+type Status struct {
+	Version  string        `json:"version"`
+	Name     string        `json:"name" doc:"profile name, shown to contacts"`
+	Account  string        `json:"account" doc:"account id"`
+	Device   string        `json:"device" doc:"id of this device"`
+	Started  time.Time     `json:"started"`
+	Relays   []RelayStatus `json:"relays" doc:"relays this node uses, its own first"`
+	Queued   int           `json:"queued" doc:"messages that no relay has stored yet"`
+	Contacts int           `json:"contacts"`
+	Pending  int           `json:"pending" doc:"contacts that are not complete yet"`
+	Frozen   int           `json:"frozen" doc:"conversations in which nothing is sent until you have looked"`
+	FreeDisk uint64        `json:"free_disk" doc:"bytes free where the vault lies"`
+	Problem  string        `json:"problem,omitempty" doc:"what keeps the node from working, and what to do"`
+}
+
+// RelayStatus is the state of the connection to one relay.
+type RelayStatus struct {
+	Address  string `json:"address"`
+	State    string `json:"state" enum:"connected,connecting,waiting" doc:"waiting: between two tries"`
+	Words    string `json:"words" doc:"the same in a sentence"`
+	RetryIn  int    `json:"retry_in,omitempty" doc:"seconds until the next try"`
+	Embedded bool   `json:"embedded,omitempty" doc:"the relay inside this node"`
+	Own      bool   `json:"own,omitempty" doc:"new mailboxes of this node are made here"`
+}
+
+// Invite is a link to hand over.
+type Invite struct {
+	ID      string    `json:"id"`
+	Link    string    `json:"link,omitempty" doc:"the link; shown once"`
+	Expires time.Time `json:"expires"`
+	Reach   string    `json:"reach" enum:"anyone,network,machine" doc:"who can reach the relay it names"`
+	Words   string    `json:"words,omitempty" doc:"what to know before handing it over"`
+}
+
+// Contact states.
+const (
+	ContactPending     = "pending"     // the handshake is under way
+	ContactEstablished = "established" // both sides have heard each other
+	ContactFailed      = "failed"      // the handshake came to nothing; Reason says why
+)
+
+// Contact is an account that this one has met.
+type Contact struct {
+	ID           string    `json:"id" doc:"account id; while a contact that was invited is pending, a provisional id"`
+	Name         string    `json:"name" doc:"what you call them; unique"`
+	Profile      string    `json:"profile,omitempty" doc:"what they call themselves"`
+	State        string    `json:"state" enum:"pending,established,failed"`
+	Reason       string    `json:"reason,omitempty" doc:"why it failed, or what it waits for"`
+	Blocked      bool      `json:"blocked,omitempty"`
+	Verified     bool      `json:"verified,omitempty" doc:"you have compared safety numbers"`
+	Conversation string    `json:"conversation,omitempty"`
+	Since        time.Time `json:"since"`
+}
+
+// SafetyNumber is what two people compare.
+type SafetyNumber struct {
+	Contact  string `json:"contact"`
+	Name     string `json:"name"`
+	Number   string `json:"number" doc:"60 digits"`
+	Verified bool   `json:"verified"`
+}
+
+// Conversation is one conversation in the list.
+type Conversation struct {
+	ID       string    `json:"id"`
+	Contact  string    `json:"contact,omitempty" doc:"of a direct conversation"`
+	Name     string    `json:"name"`
+	State    string    `json:"state" enum:"pending,open,frozen,blocked"`
+	Reason   string    `json:"reason,omitempty"`
+	Relay    string    `json:"relay" doc:"where its mailbox is"`
+	Complete bool      `json:"complete" doc:"everything up to the relay's newest known head is here"`
+	Messages int       `json:"messages"`
+	Queued   int       `json:"queued"`
+	Missing  int       `json:"missing,omitempty" doc:"entries that the relay no longer had"`
+	Last     *Message  `json:"last,omitempty"`
+	Since    time.Time `json:"since"`
+}
+
+// Message states.
+const (
+	MessageQueued   = "queued"   // durable here
+	MessageStored   = "stored"   // the relay signed that it is durable there
+	MessageFailed   = "failed"   // refused for good; Reason says why
+	MessageReceived = "received" // from the other side
+)
+
+// Message is one message of a conversation.
+type Message struct {
+	ID           string    `json:"id"`
+	Conversation string    `json:"conversation"`
+	Seq          uint64    `json:"seq,omitempty" doc:"position in the mailbox; 0 while queued"`
+	Sender       string    `json:"sender" doc:"name of the contact, or your own"`
+	Mine         bool      `json:"mine"`
+	Sent         time.Time `json:"sent" doc:"by the sender's clock if it can be right, else by the relay's"`
+	State        string    `json:"state" enum:"queued,stored,failed,received"`
+	Reason       string    `json:"reason,omitempty"`
+	Text         string    `json:"text"`
+	// Kind is "text", "gap" for entries the relay no longer had, or "unknown"
+	// for a message that this version cannot show.
+	Kind string `json:"kind" enum:"text,gap,unknown"`
+}
+
+// Event types.
+const (
+	EventMessage      = "message"      // a message is new, or its state has changed
+	EventContact      = "contact"      // a contact is new or has changed
+	EventConversation = "conversation" // a conversation is new or has changed
+	EventNotice       = "notice"       // something a person should read
+)
+
+// Event is something that happened. Events are durable: a reader goes on after
+// the last Seq it has dealt with, and sees each at least once.
+type Event struct {
+	Seq          uint64        `json:"seq"`
+	Time         time.Time     `json:"time"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice"`
+	Message      *Message      `json:"message,omitempty"`
+	Contact      *Contact      `json:"contact,omitempty"`
+	Conversation *Conversation `json:"conversation,omitempty"`
+	Notice       string        `json:"notice,omitempty"`
+}
+
+// MaxText is the largest text of a message in bytes.
+const MaxText = 60 << 10
+
+// Check is one line of a doctor's report. It holds nothing that tells who the
+// user or a contact is, so that it can be shown to others.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Advice string `json:"advice,omitempty" doc:"what to do"`
+}
+
+// What an API's user may act on. Each error of a Node that is about its
+// arguments or its state wraps one of these.
+var (
+	ErrNotFound    = errors.New("not found")                     // no such contact, conversation, message or invite
+	ErrAmbiguous   = errors.New("more than one fits")            // a name or prefix
+	ErrExists      = errors.New("exists already")                // a name, or a home
+	ErrInvalid     = errors.New("not valid")                     // an argument
+	ErrTooLarge    = errors.New("too large")                     // a text
+	ErrLocked      = errors.New("wrong passphrase")              // the vault did not open
+	ErrNotTrusted  = errors.New("not trusted")                   // a signature or identity is not what it should be
+	ErrUnreachable = errors.New("relay not reachable")           // no relay answered
+	ErrGone        = errors.New("gone")                          // an invite that was used, revoked or has expired
+	ErrDiskFull    = errors.New("disk is full")                  // below the reserve
+	ErrBusy        = errors.New("in use by another node")        // the home
+	ErrDamaged     = errors.New("damaged")                       // the vault
+	ErrFrozen      = errors.New("conversation is frozen")        // see its Reason
+	ErrBlocked     = errors.New("contact is blocked")            // unblock first
+	ErrUncertain   = errors.New("it may or may not have worked") // look before you repeat
+)
