@@ -1,0 +1,234 @@
+package conversation
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sotto/crypto/codec"
+	"sotto/relay/mailbox"
+)
+
+// The extensions of spec/group.md.
+const (
+	ExtensionGroup      uint16 = 0xf051 // of the group context: GroupInfo
+	ExtensionKeyPackage uint16 = 0xf052 // of a key package: KeyPackageFlags
+	ExtensionInbox      uint16 = 0xf053 // of a leaf: identity.InboxRef
+)
+
+// ErrMalformed is wrapped by the errors about an extension's bytes.
+var ErrMalformed = errors.New("malformed group extension")
+
+// GroupKind says what a conversation is for.
+type GroupKind uint8
+
+const (
+	Direct     GroupKind = 1 // between two accounts
+	ManyPeople GroupKind = 2
+	Self       GroupKind = 3 // among one's own devices
+)
+
+// Role is what an account is in a group.
+type Role uint8
+
+const (
+	Member Role = 1
+	Admin  Role = 2
+	Owner  Role = 3
+)
+
+// Rights is a set of things a role may do.
+type Rights uint32
+
+const (
+	MayAdd Rights = 1 << iota
+	MayRemove
+	MayRename
+	MayChangeRelays
+	MayChangeRoles
+	MayChangeRetention
+	MayWrite
+
+	allRights = MayWrite<<1 - 1
+)
+
+// MailboxRef says where a group's mailbox is.
+type MailboxRef struct {
+	Relay     []byte // a RelayAddress of spec/relay.md, opaque here; at most 600 bytes
+	Mailbox   mailbox.ID
+	BaseEpoch uint64 // the epoch of the mailbox's generation 0
+}
+
+// RoleEntry gives an account its role.
+type RoleEntry struct {
+	Account [32]byte
+	Role    Role
+}
+
+// GroupInfo is the content of extension 0xF051 (spec/group.md, section 1).
+type GroupInfo struct {
+	Kind      GroupKind
+	Mailboxes []MailboxRef // 1 to 4; the first orders commits
+	Term      uint32
+	Roles     []RoleEntry // ascending, each account once
+	MemberMay Rights
+	AdminMay  Rights
+	OwnerMay  Rights
+	Retention uint32 // minutes; 0 for no limit
+	LeafIdle  uint32 // minutes; 0 for never
+	MaxLeaves uint16
+	Binding   []byte // 32 bytes, or none
+	Profile   []byte // at most 8 KiB
+}
+
+const (
+	maxRelay     = 600
+	maxMailboxes = 4
+	maxRoles     = 1024
+	maxProfile   = 8 << 10
+	groupVersion = 1
+)
+
+// NewDirect is the GroupInfo of a conversation between two accounts.
+func NewDirect(box MailboxRef, a, b [32]byte, binding []byte) *GroupInfo {
+	roles := []RoleEntry{{a, Owner}, {b, Owner}}
+	if bytes.Compare(a[:], b[:]) > 0 {
+		slices.Reverse(roles)
+	}
+	return &GroupInfo{Kind: Direct, Mailboxes: []MailboxRef{box}, Term: 1, Roles: roles,
+		OwnerMay: allRights, MaxLeaves: 256, Binding: binding}
+}
+
+// Role returns the role of an account, 0 if it has none.
+func (g *GroupInfo) Role(account [32]byte) Role {
+	for _, r := range g.Roles {
+		if r.Account == account {
+			return r.Role
+		}
+	}
+	return 0
+}
+
+// May returns what an account may do.
+func (g *GroupInfo) May(account [32]byte) Rights {
+	switch g.Role(account) {
+	case Member:
+		return g.MemberMay
+	case Admin:
+		return g.AdminMay
+	case Owner:
+		return g.OwnerMay
+	}
+	return 0
+}
+
+// Append appends the extension's bytes.
+func (g *GroupInfo) Append(b []byte) []byte {
+	b = codec.AppendU8(codec.AppendU16(b, groupVersion), uint8(g.Kind))
+	b = codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, m := range g.Mailboxes {
+			b = codec.AppendVec(b, m.Relay)
+			b = codec.AppendU64(append(b, m.Mailbox[:]...), m.BaseEpoch)
+		}
+		return b
+	})
+	b = codec.AppendU32(b, g.Term)
+	b = codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, r := range g.Roles {
+			b = codec.AppendU8(append(b, r.Account[:]...), uint8(r.Role))
+		}
+		return b
+	})
+	for _, v := range []uint32{uint32(g.MemberMay), uint32(g.AdminMay), uint32(g.OwnerMay), g.Retention, g.LeafIdle} {
+		b = codec.AppendU32(b, v)
+	}
+	b = codec.AppendU16(b, g.MaxLeaves)
+	return codec.AppendVec(codec.AppendVec(b, g.Binding), g.Profile)
+}
+
+// ParseGroupInfo reads the extension. Its slices are parts of b.
+func ParseGroupInfo(b []byte) (*GroupInfo, error) {
+	r := codec.NewReader(b)
+	if v := r.U16(); r.Err() == nil && v != groupVersion {
+		r.Fail("version %d", v)
+	}
+	g := &GroupInfo{Kind: GroupKind(r.U8())}
+	if g.Kind < Direct || g.Kind > Self {
+		r.Fail("kind %d", g.Kind)
+	}
+	r.Each(maxMailboxes*(maxRelay+64), func(r *codec.Reader) {
+		m := MailboxRef{Relay: r.Vec(maxRelay)}
+		r.Copy(m.Mailbox[:])
+		m.BaseEpoch = r.U64()
+		g.Mailboxes = append(g.Mailboxes, m)
+	})
+	if n := len(g.Mailboxes); n < 1 || n > maxMailboxes {
+		r.Fail("%d mailboxes", n)
+	}
+	g.Term = r.U32()
+	r.Each(maxRoles*33, func(r *codec.Reader) {
+		var e RoleEntry
+		r.Copy(e.Account[:])
+		e.Role = Role(r.U8())
+		if e.Role < Member || e.Role > Owner {
+			r.Fail("role %d", e.Role)
+		}
+		if n := len(g.Roles); n > 0 && bytes.Compare(g.Roles[n-1].Account[:], e.Account[:]) >= 0 {
+			r.Fail("roles out of order")
+		}
+		g.Roles = append(g.Roles, e)
+	})
+	for _, v := range []*Rights{&g.MemberMay, &g.AdminMay, &g.OwnerMay} {
+		*v = Rights(r.U32())
+	}
+	g.Retention, g.LeafIdle, g.MaxLeaves = r.U32(), r.U32(), r.U16()
+	g.Binding, g.Profile = r.Vec(32), r.Vec(maxProfile)
+	if n := len(g.Binding); n != 0 && n != 32 {
+		r.Fail("a binding of %d bytes", n)
+	}
+	if err := r.Done(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return g, nil
+}
+
+// LastResort is the flag of a key package that may be used more than once.
+const LastResort byte = 1
+
+// KeyPackageFlags is the content of extension 0xF052.
+func KeyPackageFlags(flags byte) []byte { return []byte{flags} }
+
+// Context is what a sender had seen: the authenticated data of every message
+// and commit (spec/group.md, section 3).
+type Context struct {
+	Seen        mailbox.Mark // newest position it had processed
+	Chain       mailbox.Hash
+	AccountSeq  uint32
+	AccountHead [32]byte
+}
+
+const contextVersion = 1
+
+// Append appends the authenticated data.
+func (c Context) Append(b []byte) []byte {
+	b = appendMark(codec.AppendU16(b, contextVersion), c.Seen)
+	b = codec.AppendU32(append(b, c.Chain[:]...), c.AccountSeq)
+	return append(b, c.AccountHead[:]...)
+}
+
+// ParseContext reads authenticated data.
+func ParseContext(b []byte) (c Context, err error) {
+	r := codec.NewReader(b)
+	if v := r.U16(); r.Err() == nil && v != contextVersion {
+		r.Fail("context of version %d", v)
+	}
+	c.Seen = readMark(r)
+	r.Copy(c.Chain[:])
+	c.AccountSeq = r.U32()
+	r.Copy(c.AccountHead[:])
+	if err := r.Done(); err != nil {
+		return Context{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return c, nil
+}
