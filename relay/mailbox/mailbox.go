@@ -386,6 +386,10 @@ type Slots interface {
 	// returns ErrNotFound or a *GoneError.
 	Slot(ctx context.Context, id SlotID) (Slot, error)
 
+	// Keys returns the keys of a slot, also of one whose tombstone stands, or
+	// ErrNotFound: it is what a proof is checked against.
+	Keys(ctx context.Context, id SlotID) (owner, read [32]byte, err error)
+
 	// SetSlot replaces the value if version is the slot's, and raises it. A
 	// repeat with the version before and the value that stands is answered like
 	// the first time. It returns ErrNotFound, a *GoneError, ErrVersion, ErrTooLarge.

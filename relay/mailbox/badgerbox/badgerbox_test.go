@@ -1,0 +1,334 @@
+package badgerbox
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"sotto/relay/mailbox"
+	"sotto/relay/mailbox/mailboxtest"
+	"sotto/relay/mailbox/membox"
+	"sotto/storage/kv"
+)
+
+type engine struct {
+	*Store
+	dir string
+	c   *mailboxtest.Clock
+}
+
+func openAt(t *testing.T, dir string, c *mailboxtest.Clock, hook *hook) engine {
+	t.Helper()
+	cfg := Config{Dir: dir, Clock: c.Now, Small: true, SweepPeriod: -1}
+	if hook != nil {
+		cfg.Hook = hook
+	}
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return engine{s, dir, c}
+}
+
+var harness = mailboxtest.Harness{
+	Open: func(t *testing.T, c *mailboxtest.Clock) mailboxtest.Engine { return openAt(t, t.TempDir(), c, nil) },
+	Reopen: func(t *testing.T, e mailboxtest.Engine, newEra bool) mailboxtest.Engine {
+		old := e.(engine)
+		if err := old.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if newEra {
+			if _, err := RenewEra(old.dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return openAt(t, old.dir, old.c, nil)
+	},
+}
+
+func TestStore(t *testing.T) { mailboxtest.TestStore(t, harness) }
+
+func TestModel(t *testing.T) {
+	mailboxtest.TestModel(t, harness, func(c *mailboxtest.Clock, era mailbox.Era) mailboxtest.Engine { return membox.New(c.Now, era) }, 12)
+}
+
+type hook struct{ before, after atomic.Pointer[error] }
+
+func (h *hook) BeforeCommit([]kv.Write) error { return take(&h.before) }
+func (h *hook) AfterCommit() error            { return take(&h.after) }
+
+func take(p *atomic.Pointer[error]) error {
+	if err := p.Swap(nil); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// A flush that failed, and one that failed but happened, are both unknown; the
+// repeat tells them apart, and nothing is stored twice.
+func TestDoubtfulFlush(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tt := range []struct {
+		name  string
+		fail  func(h *hook)
+		again bool
+	}{
+		{"failed", func(h *hook) { h.before.Store(&boom) }, false},
+		{"failed but happened", func(h *hook) { h.after.Store(&boom) }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := &hook{}
+			c := mailboxtest.NewClock()
+			s := openAt(t, t.TempDir(), c, h)
+			ctx := context.Background()
+			id := mailbox.ID{1}
+			if err := s.Create(ctx, id, mailboxtest.Terms()); err != nil {
+				t.Fatal(err)
+			}
+			ds := []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte("a")}, {Mailbox: id, Kind: mailbox.Message, Gen: 7, Payload: []byte("b")}}
+			tt.fail(h)
+			for i, o := range s.Put(ctx, ds) {
+				if !errors.Is(o.Err, mailbox.ErrUnknown) {
+					t.Errorf("outcome %d: %v, want ErrUnknown", i, o.Err)
+				}
+			}
+			out := s.Put(ctx, ds)
+			if out[0].Err != nil || out[0].Receipt.Again != tt.again || out[0].Receipt.Head.Seq != 1 || !errors.Is(out[1].Err, mailbox.ErrStale) {
+				t.Errorf("the repeat: %+v", out)
+			}
+			st, err := s.State(ctx, id)
+			if err != nil || st.Head.Seq != 1 || st.Entries != 1 {
+				t.Errorf("state %+v, %v", st, err)
+			}
+			// The same for a call that is not a deposit.
+			tt.fail(h)
+			if err := s.Create(ctx, mailbox.ID{2}, mailboxtest.Terms()); !errors.Is(err, mailbox.ErrUnknown) {
+				t.Errorf("create: %v, want ErrUnknown", err)
+			}
+			if err := s.Create(ctx, mailbox.ID{2}, mailboxtest.Terms()); err != nil {
+				t.Errorf("the repeated create: %v", err)
+			}
+		})
+	}
+}
+
+// Below the reserve nothing new is taken, reading goes on, and with room again
+// everything goes on.
+func TestFullDisk(t *testing.T) {
+	var free atomic.Uint64
+	free.Store(1 << 30)
+	c := mailboxtest.NewClock()
+	s, err := Open(Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Reserve: 990 << 20, Free: func(string) (uint64, error) { return free.Load(), nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, id := context.Background(), mailbox.ID{1}
+	s.Create(ctx, id, mailboxtest.Terms())
+	put := func(text string) error {
+		return s.Put(ctx, []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte(text)}})[0].Err
+	}
+	if err := put("a"); err != nil {
+		t.Fatal(err)
+	}
+	free.Store(100 << 20)
+	if err := put("b"); !errors.Is(err, mailbox.ErrBusy) || !strings.Contains(err.Error(), "disk is full") {
+		t.Errorf("below the reserve: %v, want ErrBusy and why", err)
+	}
+	if p, err := s.Read(ctx, id, mailbox.Mark{}, mailbox.Limit{}); err != nil || len(p.Entries) != 1 {
+		t.Errorf("reading below the reserve: %+v, %v", p, err)
+	}
+	free.Store(1 << 30)
+	if err := put("b"); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// A process is killed while it stores; what it had a receipt for is there.
+func TestKilled(t *testing.T) {
+	if dir := os.Getenv("BADGERBOX_CHILD"); dir != "" {
+		child(dir)
+		return
+	}
+	dir := filepath.Join(t.TempDir(), "store")
+	receipts := map[mailbox.Seq]string{}
+	for round := range 4 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+		cmd.Env = append(os.Environ(), "BADGERBOX_CHILD="+dir, fmt.Sprint("BADGERBOX_ROUND=", round))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		for n := 0; n < 200+50*round && lines.Scan(); n++ {
+			var seq mailbox.Seq
+			var text string
+			if _, err := fmt.Sscanf(lines.Text(), "stored %d %s", &seq, &text); err != nil {
+				t.Fatalf("the child said %q", lines.Text())
+			}
+			receipts[seq] = text
+		}
+		cmd.Process.Kill()
+		for lines.Scan() { // receipts that were under way count as well
+			var seq mailbox.Seq
+			var text string
+			if _, err := fmt.Sscanf(lines.Text(), "stored %d %s", &seq, &text); err == nil {
+				receipts[seq] = text
+			}
+		}
+		cmd.Wait()
+	}
+	s := openAt(t, dir, mailboxtest.NewClock(), nil)
+	found := map[mailbox.Seq]string{}
+	for after := (mailbox.Mark{}); ; {
+		p, err := s.Read(context.Background(), mailbox.ID{1}, after, mailbox.Limit{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range p.Entries {
+			found[e.Seq] = string(e.Payload)
+		}
+		after = p.End.Mark()
+		if !p.More {
+			break
+		}
+	}
+	if len(receipts) < 1000 {
+		t.Errorf("only %d receipts", len(receipts))
+	}
+	for seq, text := range receipts {
+		if found[seq] != text {
+			t.Errorf("seq %d was receipted as %s and is %q", seq, text, found[seq])
+		}
+	}
+}
+
+func child(dir string) {
+	c := mailboxtest.NewClock()
+	s, err := Open(Config{Dir: dir, Clock: c.Now, Small: true})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	tm := mailboxtest.Terms()
+	tm.MaxEntries = 1 << 20
+	s.Create(context.Background(), mailbox.ID{1}, tm)
+	var mu sync.Mutex
+	for i := range 8 {
+		go func() {
+			for n := 0; ; n++ {
+				text := fmt.Sprintf("%s.%d.%d", os.Getenv("BADGERBOX_ROUND"), i, n)
+				o := s.Put(context.Background(), []mailbox.Deposit{{Mailbox: mailbox.ID{1}, Kind: mailbox.Message, Payload: []byte(text)}})[0]
+				if o.Err != nil {
+					fmt.Println(o.Err)
+					os.Exit(1)
+				}
+				mu.Lock()
+				fmt.Println("stored", o.Receipt.Head.Seq, text)
+				mu.Unlock()
+			}
+		}()
+	}
+	select {}
+}
+
+// BenchmarkAppend stores entries of 1 KiB, durably, from so many writers at once,
+// each waiting for its receipt; floor is a bare log file with group commit on the
+// same disk: the best that any store could do.
+func BenchmarkAppend(b *testing.B) {
+	for _, writers := range []int{1, 16, 64, 256} {
+		b.Run(fmt.Sprint("w", writers), func(b *testing.B) {
+			s, err := Open(Config{Dir: b.TempDir(), SweepPeriod: -1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			tm := mailboxtest.Terms()
+			tm.MaxEntries, tm.MaxBytes = 1<<30, 1<<40
+			for i := range writers {
+				s.Create(context.Background(), mailbox.ID{byte(i), byte(i >> 8)}, tm)
+			}
+			spread(b, writers, func(w, n int) {
+				payload := make([]byte, 1<<10)
+				binary.BigEndian.PutUint64(payload, uint64(n))
+				o := s.Put(context.Background(), []mailbox.Deposit{{Mailbox: mailbox.ID{byte(w), byte(w >> 8)}, Kind: mailbox.Message, Payload: payload}})
+				if o[0].Err != nil {
+					b.Error(o[0].Err)
+				}
+			})
+		})
+		b.Run(fmt.Sprint("w", writers, "/floor"), func(b *testing.B) {
+			f, err := os.Create(filepath.Join(b.TempDir(), "log"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			var mu sync.Mutex
+			var waiting []chan struct{}
+			var buf []byte
+			wake := make(chan struct{}, 1)
+			stop := make(chan struct{})
+			defer close(stop)
+			go func() {
+				for {
+					select {
+					case <-wake:
+					case <-stop:
+						return
+					}
+					mu.Lock()
+					out, who := buf, waiting
+					buf, waiting = nil, nil
+					mu.Unlock()
+					f.Write(out)
+					f.Sync()
+					for _, c := range who {
+						close(c)
+					}
+				}
+			}()
+			spread(b, writers, func(w, n int) {
+				done := make(chan struct{})
+				mu.Lock()
+				buf = append(buf, make([]byte, 1<<10)...)
+				waiting = append(waiting, done)
+				mu.Unlock()
+				select {
+				case wake <- struct{}{}:
+				default:
+				}
+				<-done
+			})
+		})
+	}
+}
+
+func spread(b *testing.B, writers int, do func(w, n int)) {
+	b.ResetTimer()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+				do(w, int(n))
+			}
+		}()
+	}
+	wg.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "appends/s")
+}
