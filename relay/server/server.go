@@ -251,6 +251,7 @@ func (s *Server) serve(conn net.Conn) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		ss.goAway(wire.GoStopping, 30)
 		return
 	}
 	s.sessions[ss] = true

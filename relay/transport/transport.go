@@ -53,13 +53,13 @@ type Config struct {
 	MaxConns int      // connections at once; default 50,000
 }
 
-// Listener is a relay's host. It is closed once.
+// Listener is a relay's host.
 type Listener struct {
 	host     host.Host
 	key      key.RelaySecret
 	announce []ma.Multiaddr
 	streams  chan net.Conn
-	closed   chan struct{}
+	stopped  chan struct{}
 	once     sync.Once
 }
 
@@ -88,7 +88,7 @@ func Listen(c Config) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	l := &Listener{key: c.Key, streams: make(chan net.Conn), closed: make(chan struct{})}
+	l := &Listener{key: c.Key, streams: make(chan net.Conn), stopped: make(chan struct{})}
 	for _, s := range c.Announce {
 		m, err := ma.NewMultiaddr(s)
 		if err != nil {
@@ -112,36 +112,37 @@ func Listen(c Config) (*Listener, error) {
 	l.host.SetStreamHandler(protocol.ID(Protocol), func(s network.Stream) {
 		select {
 		case l.streams <- newConn(s, nil):
-		case <-l.closed:
+		case <-l.stopped:
 			s.Reset()
 		}
 	})
 	return l, nil
 }
 
-// Accept returns the next stream, or net.ErrClosed.
+// Accept returns the next stream; after Stop, net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.streams:
 		return c, nil
-	case <-l.closed:
+	case <-l.stopped:
 		return nil, net.ErrClosed
 	}
 }
 
-// Close ends the host and all its connections.
-func (l *Listener) Close() error {
-	var err error
+// Stop ends Accept and leaves the streams open: the server says goodbye on them
+// before Close.
+func (l *Listener) Stop() {
 	l.once.Do(func() {
-		close(l.closed)
-		err = l.host.Close()
+		l.host.RemoveStreamHandler(protocol.ID(Protocol))
+		close(l.stopped)
 	})
-	return err
 }
 
-// Stop stops taking new streams and leaves the others open: the server says
-// goodbye on them before Close.
-func (l *Listener) Stop() { l.host.RemoveStreamHandler(protocol.ID(Protocol)) }
+// Close ends the host and all its connections.
+func (l *Listener) Close() error {
+	l.Stop()
+	return l.host.Close()
+}
 
 // Address returns where the relay can be reached: what is announced, or what it
 // listens on, with real ports and, for a wildcard, one multiaddr for each address of

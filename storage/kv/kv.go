@@ -608,3 +608,6 @@ func (b badgerLog) Errorf(f string, a ...any)   { b.l.Error("badger", "text", fm
 func (b badgerLog) Warningf(f string, a ...any) { b.l.Debug("badger", "text", fmt.Sprintf(f, a...)) }
 func (b badgerLog) Infof(string, ...any)        {}
 func (b badgerLog) Debugf(string, ...any)       {}
+
+// FreeAt returns how many bytes are free at a directory.
+func FreeAt(dir string) (uint64, error) { return freeBytes(dir) }
