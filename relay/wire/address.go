@@ -146,3 +146,15 @@ func (a *Address) fields(f *codec.Fields) {
 		f.Fail("no hints")
 	}
 }
+
+// NewAddress makes an address of a key and binary multiaddrs.
+func NewAddress(k key.RelayPublic, hints [][]byte) (Address, error) {
+	b := k.Append(nil)
+	b = codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, h := range hints {
+			b = codec.AppendVec(b, h)
+		}
+		return b
+	})
+	return ReadAddress(b)
+}

@@ -61,8 +61,12 @@ func createHeader(f files, b []byte) error {
 	if err := f.write(newFile, b); err != nil {
 		return errors.Join(err, tidy(f))
 	}
-	if err := f.link(newFile, headerFile); err != nil {
+	// The database that the header names is there before it.
+	if err := f.sync(); err != nil {
 		return err
+	}
+	if err := f.link(newFile, headerFile); err != nil {
+		return errors.Join(err, tidy(f))
 	}
 	if err := f.sync(); err != nil {
 		return err

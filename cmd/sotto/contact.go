@@ -1,0 +1,318 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sotto/node"
+	"sotto/node/api"
+)
+
+// longest an invite can be good for.
+const maxExpires = 366 * 24 * time.Hour
+
+func (a *app) contactCommand() *cobra.Command {
+	return a.group("contact", "People you know",
+		a.inviteCommand(), a.acceptCommand(), a.contactListCommand(), a.renameCommand(), a.verifyCommand(),
+		a.blockCommand("block", "Take nothing more from somebody, and send nothing", true), a.blockCommand("unblock", "No longer block somebody", false),
+		a.invitesCommand(), a.revokeCommand())
+}
+
+func (a *app) inviteCommand() *cobra.Command {
+	var o api.InviteOptions
+	c := a.command("invite [--expires 24h] [--name NAME]", "Make a link that lets somebody become a contact, once", 0, 0,
+		func(ctx context.Context, c *cobra.Command, _ []string) error {
+			if o.Expires <= 0 || o.Expires > maxExpires {
+				return usage(c, "--expires %v: more than nothing, at most %v", o.Expires, maxExpires)
+			}
+			cl := a.client()
+			defer cl.Close()
+			in, err := cl.Invite(ctx, o)
+			if err != nil {
+				return err
+			}
+			if !a.json {
+				a.say("Whoever opens this link first becomes your contact. It is good until %s, and for one.", when(in.Expires))
+				if in.Words != "" {
+					a.say("%s", safe(in.Words))
+				}
+			}
+			return a.print(in, func(w io.Writer) { fmt.Fprintln(w, in.Link) })
+		})
+	c.Flags().DurationVar(&o.Expires, "expires", 24*time.Hour, "how `long` it is good")
+	c.Flags().StringVar(&o.Name, "name", "", "what to call who opens it (default: their profile name)")
+	return c
+}
+
+func (a *app) acceptCommand() *cobra.Command {
+	var name string
+	var wait time.Duration
+	c := a.lasting("accept LINK --name NAME [--wait DURATION]", "Open a link (- reads it from stdin)", 1, 1,
+		func(ctx context.Context, c *cobra.Command, args []string) error {
+			if wait < 0 {
+				return usage(c, "--wait %v is in the past", wait)
+			}
+			link := args[0]
+			if link == "-" {
+				b, err := io.ReadAll(io.LimitReader(a.in, 4<<10))
+				if err != nil {
+					return fmt.Errorf("read the link: %w", err)
+				}
+				link = string(b)
+			}
+			cl := a.client()
+			defer cl.Close()
+			return a.accept(ctx, cl, strings.TrimSpace(link), name, wait)
+		})
+	c.Flags().StringVar(&name, "name", "", "what to call who made it (default: their profile name)")
+	c.Flags().DurationVar(&wait, "wait", 0, "how `long` to wait until both sides have heard each other")
+	return c
+}
+
+func (a *app) accept(ctx context.Context, cl *api.Client, link, name string, wait time.Duration) error {
+	begin, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	after, err := cl.LastEvent(begin)
+	if err != nil {
+		return err
+	}
+	one, err := cl.Accept(begin, link, name)
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		ctx, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		one, err = settle(ctx, cl, one, after)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = hint(fmt.Errorf("%s is still pending after %v: %w", one.Name, wait, err), "it goes on by itself: sotto contact list")
+		}
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return errors.Join(err, a.print(one, func(io.Writer) {
+		switch {
+		case one.State == node.ContactEstablished:
+			a.say("%s is your contact.", safe(one.Name))
+		case err == nil:
+			a.say("%s is pending; what you send is queued until their node has answered.", safe(one.Name))
+		}
+	}))
+}
+
+// settle waits until a contact is no longer pending. The events after the one
+// numbered after tell of it.
+func settle(ctx context.Context, cl *api.Client, one node.Contact, after uint64) (node.Contact, error) {
+	for e, err := range cl.Events(ctx, after) {
+		if err != nil {
+			return one, err
+		}
+		if e.Type != node.EventContact {
+			continue
+		}
+		// Its id may have been provisional; its name is our own.
+		now, err := cl.Contact(ctx, one.Name)
+		if errors.Is(err, node.ErrNotFound) {
+			now, err = cl.Contact(ctx, one.ID)
+		}
+		if err != nil {
+			return one, err
+		}
+		switch one = now; one.State {
+		case node.ContactEstablished:
+			return one, nil
+		case node.ContactFailed:
+			return one, fmt.Errorf("%s: %s", one.Name, one.Reason)
+		}
+	}
+	return one, ctx.Err()
+}
+
+func (a *app) contactListCommand() *cobra.Command {
+	return a.command("list", "All contacts", 0, 0, func(ctx context.Context, _ *cobra.Command, _ []string) error {
+		cl := a.client()
+		defer cl.Close()
+		list, err := cl.Contacts(ctx)
+		if err != nil {
+			return err
+		}
+		return a.print(map[string][]node.Contact{"contacts": list}, func(w io.Writer) {
+			if len(list) == 0 {
+				a.say("Nobody yet. Make a link: sotto contact invite")
+				return
+			}
+			var rows [][]string
+			for _, c := range list {
+				var notes []string
+				if c.Blocked {
+					notes = append(notes, "blocked")
+				}
+				if c.Verified {
+					notes = append(notes, "verified")
+				}
+				if c.Profile != "" && c.Profile != c.Name {
+					notes = append(notes, "calls themselves "+safe(c.Profile))
+				}
+				if c.Reason != "" {
+					notes = append(notes, safe(c.Reason))
+				}
+				rows = append(rows, []string{safe(c.Name), c.State, short(c.ID), strings.Join(notes, ", ")})
+			}
+			table(w, []string{"NAME", "STATE", "ID", ""}, rows)
+		})
+	})
+}
+
+func (a *app) renameCommand() *cobra.Command {
+	return a.named(a.command("rename OLD NEW", "Call somebody otherwise", 2, 2, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		c, err := cl.Rename(ctx, args[0], args[1])
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(c, func(io.Writer) { a.say("%s is %s now.", safe(args[0]), safe(c.Name)) })
+	}), false)
+}
+
+// whom adds to a name that nobody has where the names are.
+func (a *app) whom(err error) error {
+	if errors.Is(err, node.ErrNotFound) {
+		return hint(err, "see the names: sotto contact list")
+	}
+	return err
+}
+
+func (a *app) blockCommand(use, short string, blocked bool) *cobra.Command {
+	return a.named(a.command(use+" NAME...", short, 1, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		done := []node.Contact{}
+		var failed []error
+		for _, name := range args {
+			c, err := cl.Block(ctx, name, blocked)
+			if err != nil {
+				failed = append(failed, a.whom(err))
+				continue
+			}
+			done = append(done, c)
+		}
+		if len(done) == 0 {
+			return errors.Join(failed...)
+		}
+		err := a.print(map[string][]node.Contact{"contacts": done}, func(io.Writer) {
+			for _, c := range done {
+				a.say("%s is %sed.", safe(c.Name), use)
+			}
+		})
+		if len(failed) > 0 {
+			return fmt.Errorf("%w: %w", errPartly, errors.Join(append(failed, err)...))
+		}
+		return err
+	}), true)
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	return a.named(a.command("verify NAME [DIGITS]", "Show the safety number to compare, or mark somebody as verified by theirs", 1, -1,
+		func(ctx context.Context, c *cobra.Command, args []string) error {
+			digits := strings.Join(strings.Fields(strings.Join(args[1:], "")), "")
+			if len(args) > 1 && (len(digits) != 60 || strings.Trim(digits, "0123456789") != "") {
+				return usage(c, "a safety number has 60 digits, and this is not one")
+			}
+			cl := a.client()
+			defer cl.Close()
+			var n node.SafetyNumber
+			var err error
+			if digits == "" {
+				n, err = cl.SafetyNumber(ctx, args[0])
+			} else {
+				n, err = cl.SetVerified(ctx, args[0], digits)
+			}
+			if errors.Is(err, node.ErrNotTrusted) {
+				return hint(err, "compare again; if it stays so, somebody is between you")
+			} else if err != nil {
+				return a.whom(err)
+			}
+			return a.print(n, func(w io.Writer) {
+				if digits != "" {
+					a.say("The numbers are the same: %s is verified.", safe(n.Name))
+					return
+				}
+				if n.Verified {
+					a.say("%s is verified. The number is", safe(n.Name))
+				} else {
+					a.say("Compare with what %s sees, over a call or side by side. If it is the same:\n  sotto contact verify %s DIGITS", safe(n.Name), safe(n.Name))
+				}
+				fmt.Fprint(w, groups(n.Number))
+			})
+		}), false)
+}
+
+// groups writes a safety number as three lines of four groups of five digits.
+func groups(number string) string {
+	var b strings.Builder
+	for i := 0; i < len(number); i += 5 {
+		b.WriteString(number[i:min(i+5, len(number))])
+		if i%20 == 15 || i+5 >= len(number) {
+			b.WriteByte('\n')
+		} else {
+			b.WriteByte(' ')
+		}
+	}
+	return b.String()
+}
+
+func (a *app) invitesCommand() *cobra.Command {
+	return a.command("invites", "Links that can still be used", 0, 0, func(ctx context.Context, _ *cobra.Command, _ []string) error {
+		cl := a.client()
+		defer cl.Close()
+		list, err := cl.Invites(ctx)
+		if err != nil {
+			return err
+		}
+		return a.print(map[string][]node.Invite{"invites": list}, func(w io.Writer) {
+			if len(list) == 0 {
+				a.say("None.")
+				return
+			}
+			var rows [][]string
+			for _, in := range list {
+				rows = append(rows, []string{short(in.ID), when(in.Expires), in.Reach})
+			}
+			table(w, []string{"ID", "EXPIRES", "WHO CAN REACH IT"}, rows)
+		})
+	})
+}
+
+func (a *app) revokeCommand() *cobra.Command {
+	return a.command("revoke ID", "Make a link useless", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		list, err := cl.Invites(ctx)
+		if err != nil {
+			return err
+		}
+		id := args[0]
+		for _, in := range list {
+			if strings.HasPrefix(in.ID, args[0]) {
+				if id != args[0] {
+					return fmt.Errorf("invite %q: %w", args[0], node.ErrAmbiguous)
+				}
+				id = in.ID
+			}
+		}
+		if err := cl.RevokeInvite(ctx, id); errors.Is(err, node.ErrNotFound) {
+			return hint(err, "see them: sotto contact invites")
+		} else if err != nil {
+			return err
+		}
+		return a.print(map[string]string{"revoked": id}, func(io.Writer) { a.say("The link is useless now.") })
+	})
+}

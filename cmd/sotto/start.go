@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"sotto/node"
+	"sotto/node/api"
+	"sotto/relay/server"
+)
+
+const version = node.Version
+
+// relayFolder is where the embedded relay lies in a home.
+const relayFolder = "relay"
+
+// program is the engine: packages node and relay/server.
+type program struct{}
+
+func (program) HasAccount(home string) (bool, error) { return node.HasAccount(home) }
+
+func (program) Init(ctx context.Context, home string, o initOptions) (account, error) {
+	r, err := node.Init(ctx, home, node.InitOptions{Name: o.Name, Relay: o.Relay, Passphrase: o.Passphrase})
+	if err != nil {
+		return account{}, err
+	}
+	return account{Account: r.Account, Device: r.Device, RecoveryWords: strings.Fields(r.RecoveryWords)}, nil
+}
+
+func (program) Open(home string, o openOptions) (running, error) {
+	r := &embedding{}
+	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger}
+	if o.Embedded {
+		in, err := server.Start(filepath.Join(home, relayFolder), server.Options{Listen: o.Listen, NeedTicket: true, Small: true, Logger: o.Logger})
+		if err != nil {
+			return nil, fmt.Errorf("embedded relay: %w", err)
+		}
+		r.relay = in
+		options.Embedded = &node.EmbeddedRelay{Address: in.Address(), Ticket: in.Ticket}
+	}
+	n, err := node.Open(home, options)
+	if err != nil {
+		return nil, errors.Join(err, r.closeRelay())
+	}
+	r.Node, r.node = n, n
+	return r, nil
+}
+
+// embedding is a node with the relay inside its process, if it has one.
+type embedding struct {
+	api.Node
+	node  *node.Node
+	relay *server.Instance
+}
+
+// Run works until ctx is over, the node is asked to stop, or the relay fails.
+func (e *embedding) Run(ctx context.Context) error {
+	if e.relay == nil {
+		return e.node.Run(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- e.node.Run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case err := <-e.relay.Failed():
+		cancel()
+		if err == nil {
+			err = errors.New("it stopped")
+		}
+		return errors.Join(fmt.Errorf("embedded relay: %w", err), <-ended)
+	}
+}
+
+// Close closes the node first: it says goodbye to its relay.
+func (e *embedding) Close() error { return errors.Join(e.node.Close(), e.closeRelay()) }
+
+func (e *embedding) closeRelay() error {
+	if e.relay == nil {
+		return nil
+	}
+	return e.relay.Close()
+}

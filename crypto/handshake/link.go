@@ -1,0 +1,182 @@
+// Package handshake is the first contact of two people through a relay that nobody
+// trusts: link, offer, and one Noise handshake (spec/invite.md). It is the only
+// package that uses flynn/noise, whose surprises it keeps from its callers: a missing
+// pre-shared key would silently be none, lengths are not bounded, the handshake's
+// hash is an alias, and a handshake cannot be stored.
+//
+// An inviter calls [NewInvite], stores the [Inviter], hands over the [Link] and puts
+// the sealed offer into a relay's slot. An invitee reads the link with [ParseLink],
+// takes the offer with [Link.OpenOffer], calls [Begin], stores the [Invitee] and
+// posts the request. The inviter reads it with [Inviter.Read], makes the group with
+// [Request.Secrets], and answers with [Request.Accept]; the invitee reads that with
+// [Invitee.Finish]. Neither need be online at the same time.
+package handshake
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"sotto/crypto/codec"
+	"sotto/crypto/key"
+)
+
+// The ways in which a text is no link that can be opened, each for the user to be
+// told apart.
+var (
+	ErrNotLink   = errors.New("this is not a Sotto link; one begins with sotto:i#")
+	ErrDamaged   = errors.New("the link is damaged: a part is missing or was changed; ask for it again and copy it whole")
+	ErrWrongKind = errors.New("this link is not an invite")
+	ErrNewer     = errors.New("the link was made by a newer version of Sotto; update and try again")
+	ErrExpired   = errors.New("the invite has expired; ask for a new one")
+)
+
+// Invite is the kind of link that meets one person.
+const Invite uint8 = 1
+
+const (
+	linkVersion  = 1
+	invitePrefix = "sotto:i#"
+	devicePrefix = "sotto:d#"
+	checksumSize = 4
+	maxLinkText  = 2048
+	maxHints     = 8
+	maxHint      = 255
+	maxHintBytes = 512
+)
+
+// Secret is what a link carries. Whoever has it can take the invite. It prints
+// as such.
+type Secret struct{ reveal func() [32]byte }
+
+func newSecret(b [32]byte) Secret { return Secret{func() [32]byte { return b }} }
+
+func (s Secret) String() string { return "a link's secret" }
+
+// Format implements [fmt.Formatter]: every verb prints String.
+func (s Secret) Format(w fmt.State, verb rune) { io.WriteString(w, s.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText lets JSON and the like show String. There is no way back.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+func (s Secret) derive(info string) []byte {
+	secret := s.reveal()
+	b, err := hkdf.Key(sha256.New, secret[:], nil, info, 32)
+	if err != nil {
+		panic("handshake: " + err.Error()) // unreachable: 32 bytes are never too many
+	}
+	return b
+}
+
+// SlotRead is the capability that takes the offer out of its slot.
+func (s Secret) SlotRead() key.CapabilitySecret {
+	return key.CapabilityFromSeed(s.derive("sotto/link/read/1"))
+}
+
+func (s Secret) offerKey() []byte { return s.derive("sotto/link/offer/1") }
+
+// Link is an invite as it is handed over.
+type Link struct {
+	Kind    uint8
+	Expires uint32 // minute
+	Relay   key.RelayPublic
+	Hints   [][]byte // binary multiaddrs of the relay
+	Secret  Secret
+}
+
+// ID names an invite without its secret.
+func (l Link) ID() [32]byte {
+	read := l.Secret.SlotRead().Public()
+	return sha256.Sum256(read.Append([]byte("sotto/invite id/1")))
+}
+
+func (l *Link) fields(f *codec.Fields) {
+	v, relay, secret := uint8(linkVersion), l.Relay.Bytes(), [32]byte{}
+	if !f.Reading() {
+		secret = l.Secret.reveal()
+	}
+	f.U8(&v)
+	f.U8(&l.Kind)
+	f.U32(&l.Expires)
+	f.Array(relay)
+	codec.List(f, maxHintBytes, maxHints, &l.Hints, func(h *[]byte, f *codec.Fields) { f.Vec(maxHint, h) })
+	f.Array(secret[:])
+	if f.Reading() {
+		l.Relay, _ = key.ParsePublic[key.RelayPublic](relay)
+		l.Secret = newSecret(secret)
+	}
+}
+
+func checksum(letter byte, b []byte) []byte {
+	sum := sha256.Sum256(append(append([]byte("sotto/link/1"), letter), b...))
+	return sum[:checksumSize]
+}
+
+var linkText = base64.RawURLEncoding.Strict()
+
+// Text returns the link as people hand it over. It holds the secret.
+func (l Link) Text() string {
+	b := codec.Write(l.fields)
+	return invitePrefix + linkText.EncodeToString(append(b, checksum('i', b)...))
+}
+
+// String does not show the secret.
+func (l Link) String() string { return "an invite" }
+
+// ParseLink reads an invite link. It does not look at the clock: see [Link.Check].
+func ParseLink(text string) (Link, error) {
+	text = strings.TrimSpace(text)
+	if len(text) > maxLinkText {
+		return Link{}, ErrNotLink
+	}
+	if strings.HasPrefix(text, devicePrefix) {
+		return Link{}, fmt.Errorf("%w: it links a device of one's own account; never open one that somebody else gave you", ErrWrongKind)
+	}
+	rest, ok := strings.CutPrefix(text, invitePrefix)
+	if !ok {
+		return Link{}, ErrNotLink
+	}
+	b, err := linkText.DecodeString(rest)
+	if err != nil || len(b) < checksumSize+2 {
+		return Link{}, ErrDamaged
+	}
+	body, sum := b[:len(b)-checksumSize], b[len(b)-checksumSize:]
+	if subtle.ConstantTimeCompare(sum, checksum('i', body)) != 1 {
+		return Link{}, ErrDamaged
+	}
+	if body[0] != linkVersion {
+		return Link{}, ErrNewer
+	}
+	if body[1] != Invite {
+		return Link{}, fmt.Errorf("%w that this version knows", ErrWrongKind)
+	}
+	var l Link
+	if err := codec.Read(body, l.fields); err != nil {
+		return Link{}, ErrDamaged
+	}
+	return l, nil
+}
+
+// Check returns ErrExpired from the link's minute on.
+func (l Link) Check(now uint32) error {
+	if now >= l.Expires {
+		return ErrExpired
+	}
+	return nil
+}
+
+func newLink(expires uint32, relay key.RelayPublic, hints [][]byte) Link {
+	var secret [32]byte
+	rand.Read(secret[:])
+	return Link{Kind: Invite, Expires: expires, Relay: relay, Hints: hints, Secret: newSecret(secret)}
+}

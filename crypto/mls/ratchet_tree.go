@@ -1,0 +1,628 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"sotto/crypto/codec"
+)
+
+// parentNode is ParentNode of RFC 9420, Section 7.1. It is not changed once it
+// is in a tree.
+type parentNode struct {
+	encryptionKey []byte
+	parentHash    []byte
+	unmerged      []LeafIndex // ascending
+}
+
+func (p *parentNode) encode(b []byte) []byte {
+	b = codec.AppendVec(b, p.encryptionKey)
+	b = codec.AppendVec(b, p.parentHash)
+	b = codec.AppendVarint(b, 4*len(p.unmerged))
+	for _, l := range p.unmerged {
+		b = codec.AppendU32(b, uint32(l))
+	}
+	return b
+}
+
+func decodeParentNode(r *codec.Reader) *parentNode {
+	p := &parentNode{encryptionKey: bytes.Clone(r.Vec(maxVec)), parentHash: bytes.Clone(r.Vec(maxVec))}
+	sub := r.Sub(maxVec)
+	for sub.Len() > 0 {
+		l := LeafIndex(sub.U32())
+		if n := len(p.unmerged); n > 0 && p.unmerged[n-1] >= l {
+			sub.Fail("unmerged leaves are not in ascending order")
+			break
+		}
+		p.unmerged = append(p.unmerged, l)
+	}
+	r.Take(sub.Err())
+	return p
+}
+
+// A treeNode is blank, a leaf or a parent.
+type treeNode struct {
+	leaf   *LeafNode
+	parent *parentNode
+	hash   []byte // tree hash of what is under the node; nil if it must be computed
+}
+
+func (n *treeNode) blank() bool { return n.leaf == nil && n.parent == nil }
+
+func (n *treeNode) encryptionKey() []byte {
+	if n.leaf != nil {
+		return n.leaf.EncryptionKey
+	}
+	return n.parent.encryptionKey
+}
+
+func (n *treeNode) parentHash() []byte {
+	if n.leaf != nil {
+		return n.leaf.ParentHash
+	}
+	return n.parent.parentHash
+}
+
+// A ratchetTree is the public part of a group's ratchet tree (Section 7). A
+// tree that belongs to an epoch is not changed any more, except that hashes are
+// filled in before it is shared; changes are made to a clone.
+type ratchetTree struct {
+	s      *suite
+	leaves leafCount
+	nodes  []treeNode
+
+	// There is no blank leaf before this one. It saves a search from the left
+	// for each of many members added together.
+	firstBlank LeafIndex
+}
+
+func newTree(s *suite, leaf *LeafNode) *ratchetTree {
+	return &ratchetTree{s: s, leaves: 1, nodes: []treeNode{{leaf: leaf}}}
+}
+
+func (t *ratchetTree) clone() *ratchetTree {
+	c := *t
+	c.nodes = slices.Clone(t.nodes)
+	return &c
+}
+
+// leaf returns the leaf at l, or nil.
+func (t *ratchetTree) leaf(l LeafIndex) *LeafNode {
+	if leafCount(l) >= t.leaves {
+		return nil
+	}
+	return t.nodes[l.node()].leaf
+}
+
+// members calls f for every leaf that is not blank, from the left, until f
+// returns false.
+func (t *ratchetTree) members(f func(LeafIndex, *LeafNode) bool) {
+	for i := 0; i < len(t.nodes); i += 2 {
+		if l := t.nodes[i].leaf; l != nil && !f(LeafIndex(i/2), l) {
+			return
+		}
+	}
+}
+
+func (t *ratchetTree) roster() (out []Member) {
+	t.members(func(i LeafIndex, l *LeafNode) bool {
+		out = append(out, Member{i, l})
+		return true
+	})
+	return out
+}
+
+// encode appends the tree as ratchet_tree (Section 12.4.3.3).
+func (t *ratchetTree) encode(b []byte) []byte {
+	last := len(t.nodes)
+	for last > 0 && t.nodes[last-1].blank() {
+		last--
+	}
+	return codec.AppendVecFunc(b, func(b []byte) []byte {
+		for i := range t.nodes[:last] {
+			switch n := &t.nodes[i]; {
+			case n.leaf != nil:
+				b = n.leaf.encode(append(b, 1, 1))
+			case n.parent != nil:
+				b = n.parent.encode(append(b, 1, 2))
+			default:
+				b = append(b, 0)
+			}
+		}
+		return b
+	})
+}
+
+func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
+	t := &ratchetTree{s: s}
+	sub := r.Sub(maxVec)
+	for sub.Len() > 0 {
+		var n treeNode
+		if len(t.nodes) >= maxLeaves.nodes() {
+			sub.Fail("a tree of more than %d leaves", maxLeaves)
+			break
+		}
+		if present := sub.U8(); present == 1 {
+			switch kind := sub.U8(); {
+			case kind == 1 && len(t.nodes)%2 == 0:
+				n.leaf = decodeLeafNode(sub)
+			case kind == 2 && len(t.nodes)%2 == 1:
+				n.parent = decodeParentNode(sub)
+			default:
+				sub.Fail("node %d is of type %d", len(t.nodes), kind)
+			}
+		} else if present != 0 {
+			sub.Fail("optional node with %d", present)
+		}
+		t.nodes = append(t.nodes, n)
+	}
+	r.Take(sub.Err())
+	if r.Err() != nil {
+		return nil
+	}
+	if len(t.nodes) == 0 || t.nodes[len(t.nodes)-1].blank() {
+		r.Fail("a tree that ends in a blank node")
+		return nil
+	}
+	t.leaves = leafCountFor(LeafIndex(len(t.nodes) / 2))
+	t.nodes = append(t.nodes, make([]treeNode, t.leaves.nodes()-len(t.nodes))...)
+	return t
+}
+
+// touch forgets the hashes that depend on x.
+func (t *ratchetTree) touch(x nodeIndex) {
+	t.nodes[x].hash = nil
+	for p, ok := t.leaves.parent(x); ok; p, ok = t.leaves.parent(p) {
+		t.nodes[p].hash = nil
+	}
+}
+
+func (t *ratchetTree) blankPath(l LeafIndex) {
+	for p, ok := t.leaves.parent(l.node()); ok; p, ok = t.leaves.parent(p) {
+		t.nodes[p].parent = nil
+	}
+	t.touch(l.node())
+}
+
+// setLeaf puts leaf in the place of a member's.
+func (t *ratchetTree) setLeaf(l LeafIndex, leaf *LeafNode) {
+	t.nodes[l.node()].leaf = leaf
+	t.touch(l.node())
+}
+
+// update applies an Update proposal (Section 12.1.2).
+func (t *ratchetTree) update(l LeafIndex, leaf *LeafNode) {
+	t.setLeaf(l, leaf)
+	t.blankPath(l)
+}
+
+// remove applies a Remove proposal (Section 12.1.3), but for truncate.
+func (t *ratchetTree) remove(l LeafIndex) {
+	t.setLeaf(l, nil)
+	t.blankPath(l)
+	t.firstBlank = min(t.firstBlank, l)
+}
+
+// truncate drops the right half as long as there is no member in it (Section 7.7).
+func (t *ratchetTree) truncate() {
+	for t.leaves > 1 {
+		for i := int(t.leaves.root()) + 1; i < len(t.nodes); i += 2 {
+			if t.nodes[i].leaf != nil {
+				return
+			}
+		}
+		t.leaves /= 2
+		clear(t.nodes[t.leaves.nodes():])
+		t.nodes = t.nodes[:t.leaves.nodes()]
+	}
+}
+
+// blankLeaf returns the leftmost blank leaf, extending the tree if there is none.
+func (t *ratchetTree) blankLeaf() (LeafIndex, error) {
+	for ; leafCount(t.firstBlank) < t.leaves; t.firstBlank++ {
+		if t.nodes[t.firstBlank.node()].leaf == nil {
+			return t.firstBlank, nil
+		}
+	}
+	if t.leaves >= maxLeaves {
+		return 0, fmt.Errorf("%w: a group of more than %d members", ErrUnsupported, maxLeaves)
+	}
+	t.leaves *= 2
+	t.nodes = append(t.nodes, make([]treeNode, t.leaves.nodes()-len(t.nodes))...)
+	return t.firstBlank, nil
+}
+
+// add applies an Add proposal (Section 12.1.1).
+func (t *ratchetTree) add(leaf *LeafNode) (LeafIndex, error) {
+	l, err := t.blankLeaf()
+	if err != nil {
+		return 0, err
+	}
+	for p, ok := t.leaves.parent(l.node()); ok; p, ok = t.leaves.parent(p) {
+		old := t.nodes[p].parent
+		if old == nil {
+			continue
+		}
+		i, _ := slices.BinarySearch(old.unmerged, l)
+		grown := make([]LeafIndex, 0, len(old.unmerged)+1)
+		grown = append(append(append(grown, old.unmerged[:i]...), l), old.unmerged[i:]...)
+		t.nodes[p].parent = &parentNode{old.encryptionKey, old.parentHash, grown}
+	}
+	t.setLeaf(l, leaf)
+	return l, nil
+}
+
+// resolution appends the resolution of x (Section 4.1.1), without the leaves in
+// except, which is ascending.
+func (t *ratchetTree) resolution(out []nodeIndex, x nodeIndex, except []LeafIndex) []nodeIndex {
+	excluded := func(l LeafIndex) bool {
+		_, found := slices.BinarySearch(except, l)
+		return found
+	}
+	n := &t.nodes[x]
+	switch {
+	case n.leaf != nil:
+		if !excluded(x.leaf()) {
+			out = append(out, x)
+		}
+	case n.parent != nil:
+		out = append(out, x)
+		for _, l := range n.parent.unmerged {
+			if !excluded(l) {
+				out = append(out, l.node())
+			}
+		}
+	case !x.isLeaf():
+		out = t.resolution(out, x.left(), except)
+		out = t.resolution(out, x.right(), except)
+	}
+	return out
+}
+
+// empty reports whether the resolution of x is.
+func (t *ratchetTree) empty(x nodeIndex) bool {
+	n := &t.nodes[x]
+	if !n.blank() || x.isLeaf() {
+		return n.blank()
+	}
+	return t.empty(x.left()) && t.empty(x.right())
+}
+
+// A pathStep is a node of a filtered direct path and its child that is not on
+// the path.
+type pathStep struct{ node, copath nodeIndex }
+
+// filteredDirectPath returns the path from l to the root without the nodes whose
+// other child has an empty resolution (Section 4.1.2).
+func (t *ratchetTree) filteredDirectPath(l LeafIndex) (path []pathStep) {
+	x := l.node()
+	for p, ok := t.leaves.parent(x); ok; p, ok = t.leaves.parent(p) {
+		if sibling := x.sibling(); !t.empty(sibling) {
+			path = append(path, pathStep{p, sibling})
+		}
+		x = p
+	}
+	return path
+}
+
+// hash returns the tree hash of x (Section 7.8). It fills in the hashes under x.
+func (t *ratchetTree) hash(x nodeIndex) []byte {
+	if n := &t.nodes[x]; n.hash == nil {
+		n.hash = t.computeHash(x, nil, nil)
+	}
+	return t.nodes[x].hash
+}
+
+func (t *ratchetTree) rootHash() []byte { return t.hash(t.leaves.root()) }
+
+// hashWithout returns the tree hash of x as if the leaves in except, which is
+// ascending, had not been added yet (Section 7.9).
+func (t *ratchetTree) hashWithout(x nodeIndex, except []LeafIndex) []byte {
+	from, _ := slices.BinarySearch(except, x.first().leaf())
+	if from == len(except) || except[from] > x.last().leaf() {
+		return t.hash(x)
+	}
+	return t.computeHash(x, except, nil)
+}
+
+func (t *ratchetTree) computeHash(x nodeIndex, except []LeafIndex, scratch []byte) []byte {
+	n := &t.nodes[x]
+	b := scratch
+	if x.isLeaf() {
+		b = codec.AppendU32(append(b, 1), uint32(x.leaf()))
+		_, gone := slices.BinarySearch(except, x.leaf())
+		if n.leaf == nil || gone {
+			b = append(b, 0)
+		} else {
+			b = n.leaf.encode(append(b, 1))
+		}
+		return t.s.sum(b)
+	}
+	b = append(b, 2)
+	if n.parent == nil {
+		b = append(b, 0)
+	} else {
+		p := *n.parent
+		if len(except) > 0 {
+			p.unmerged = slices.DeleteFunc(slices.Clone(p.unmerged), func(l LeafIndex) bool {
+				_, gone := slices.BinarySearch(except, l)
+				return gone
+			})
+		}
+		b = p.encode(append(b, 1))
+	}
+	left, right := t.hashWithout(x.left(), except), t.hashWithout(x.right(), except)
+	return t.s.sum(codec.AppendVec(codec.AppendVec(b, left), right))
+}
+
+// parentHash returns the parent hash of p with copath child sibling, whose
+// original tree hash is given (Section 7.9).
+func (t *ratchetTree) parentHash(p *parentNode, siblingHash []byte) []byte {
+	b := make([]byte, 0, len(p.encryptionKey)+len(p.parentHash)+len(siblingHash)+6)
+	b = codec.AppendVec(b, p.encryptionKey)
+	b = codec.AppendVec(b, p.parentHash)
+	return t.s.sum(codec.AppendVec(b, siblingHash))
+}
+
+// setPath puts the nodes of an update path on the filtered direct path of l,
+// blanking the rest of the direct path, and returns the parent hash for the leaf
+// (Section 7.5). The leaf itself is not changed.
+func (t *ratchetTree) setPath(l LeafIndex, path []pathStep, keys [][]byte) []byte {
+	t.blankPath(l)
+	var above []byte
+	for i := len(path) - 1; i >= 0; i-- {
+		p := &parentNode{encryptionKey: keys[i], parentHash: above}
+		t.nodes[path[i].node].parent = p
+		above = t.parentHash(p, t.hash(path[i].copath))
+	}
+	return above
+}
+
+// parallel calls f for 0 to n-1 on all cores and returns the error of the lowest
+// number that has one.
+func parallel(n int, f func(int) error) error {
+	workers := min(n, runtime.GOMAXPROCS(0))
+	if workers < 2 || n < 8 {
+		for i := range n {
+			if err := f(i); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var (
+		wg      sync.WaitGroup
+		next    atomic.Int64
+		mu      sync.Mutex // guards the following fields
+		first   = n
+		problem error
+	)
+	for range workers {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				if err := f(i); err != nil {
+					mu.Lock()
+					if i < first {
+						first, problem = i, err
+					}
+					mu.Unlock()
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return problem
+}
+
+// verify checks a tree that one did not see grow (Section 12.4.3.1).
+func (t *ratchetTree) verify(groupID []byte, context Extensions, credential func(leaf, old *LeafNode) error) error {
+	t.rootHash() // before the goroutines, which must not change the tree
+	members := t.roster()
+	err := parallel(len(members), func(i int) error {
+		if err := members[i].Node.validate(t.s, 0, groupID, members[i].Leaf); err != nil {
+			return fmt.Errorf("leaf %d: %w", members[i].Leaf, err)
+		}
+		if err := credential(members[i].Node, nil); err != nil {
+			return fmt.Errorf("leaf %d: %w: credential: %w", members[i].Leaf, ErrInvalid, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := t.checkUnique(nil); err != nil {
+		return err
+	}
+	if err := t.checkMembers(context, nil); err != nil {
+		return err
+	}
+	if err := t.checkUnmerged(); err != nil {
+		return err
+	}
+	return t.checkParentHashes()
+}
+
+// checkUnmerged verifies that unmerged leaves are members under their nodes and
+// stand in all nodes between.
+func (t *ratchetTree) checkUnmerged() error {
+	for x := nodeIndex(1); int(x) < len(t.nodes); x += 2 {
+		p := t.nodes[x].parent
+		if p == nil {
+			continue
+		}
+		if err := t.s.checkPublicKey(p.encryptionKey); err != nil {
+			return fmt.Errorf("%w: node %d: %w", ErrInvalid, x, err)
+		}
+		for _, l := range p.unmerged {
+			if !x.contains(l.node()) || t.leaf(l) == nil {
+				return fmt.Errorf("%w: unmerged leaf %d of node %d", ErrInvalid, l, x)
+			}
+			for y := l.node().above(); y != x; y = y.above() {
+				between := t.nodes[y].parent
+				if between == nil {
+					continue
+				}
+				if _, found := slices.BinarySearch(between.unmerged, l); !found {
+					return fmt.Errorf("%w: leaf %d is unmerged at node %d and not at %d below it", ErrInvalid, l, x, y)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkParentHashes verifies that every parent's key was put there by a member
+// under it (Section 7.9.2): each has exactly one descendant whose parent hash
+// confirms it, and so, going on from there, a chain down to one leaf.
+func (t *ratchetTree) checkParentHashes() error {
+	var candidates []nodeIndex
+	for x := nodeIndex(1); int(x) < len(t.nodes); x += 2 {
+		p := t.nodes[x].parent
+		if p == nil {
+			continue
+		}
+		found := 0
+		for _, side := range [2][2]nodeIndex{{x.left(), x.right()}, {x.right(), x.left()}} {
+			child, sibling := side[0], side[1]
+			want := t.parentHash(p, t.hashWithout(sibling, p.unmerged))
+			candidates = t.resolution(candidates[:0], child, nil)
+			for i, d := range candidates {
+				n := &t.nodes[d]
+				if n.leaf != nil && n.leaf.Source != SourceCommit || !bytes.Equal(n.parentHash(), want) {
+					continue
+				}
+				if t.restIsUnmerged(candidates, i, child, p.unmerged) {
+					found++
+				}
+			}
+		}
+		if found != 1 {
+			return fmt.Errorf("%w: node %d: %d nodes confirm its parent hash, not one", ErrInvalid, x, found)
+		}
+	}
+	return nil
+}
+
+// restIsUnmerged reports whether resolution without its element i is what of
+// unmerged lies under child.
+func (t *ratchetTree) restIsUnmerged(resolution []nodeIndex, i int, child nodeIndex, unmerged []LeafIndex) bool {
+	under := 0
+	for _, l := range unmerged {
+		if child.contains(l.node()) {
+			under++
+		}
+	}
+	if under != len(resolution)-1 {
+		return false
+	}
+	for j, x := range resolution {
+		if j == i {
+			continue
+		}
+		if !x.isLeaf() {
+			return false
+		}
+		if _, found := slices.BinarySearch(unmerged, x.leaf()); !found {
+			return false
+		}
+	}
+	return true
+}
+
+// checkUnique verifies that no encryption key occurs twice in the tree and no
+// signature key twice among the leaves (Section 7.3). Given the nodes that
+// changed it trusts the others to be unique among themselves.
+func (t *ratchetTree) checkUnique(changed []nodeIndex) error {
+	twice := func(what string) error { return fmt.Errorf("%w: %s occurs twice in the tree", ErrInvalid, what) }
+	if changed != nil && len(changed) <= 16 {
+		for _, x := range changed {
+			for y := range t.nodes {
+				if nodeIndex(y) == x || t.nodes[y].blank() || t.nodes[x].blank() {
+					continue
+				}
+				if bytes.Equal(t.nodes[y].encryptionKey(), t.nodes[x].encryptionKey()) {
+					return twice("an encryption key")
+				}
+				if a, b := t.nodes[x].leaf, t.nodes[y].leaf; a != nil && b != nil && bytes.Equal(a.SignatureKey, b.SignatureKey) {
+					return twice("a signature key")
+				}
+			}
+		}
+		return nil
+	}
+	encryption := make(map[string]bool, len(t.nodes))
+	signature := make(map[string]bool, len(t.nodes)/2+1)
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.blank() {
+			continue
+		}
+		if encryption[string(n.encryptionKey())] {
+			return twice("an encryption key")
+		}
+		encryption[string(n.encryptionKey())] = true
+		if n.leaf == nil {
+			continue
+		}
+		if signature[string(n.leaf.SignatureKey)] {
+			return twice("a signature key")
+		}
+		signature[string(n.leaf.SignatureKey)] = true
+	}
+	return nil
+}
+
+// checkMembers verifies that the members understand each other's credentials and
+// the group's extensions (Section 7.3). Given the leaves that changed, it trusts
+// that the others have been checked against the same extensions.
+func (t *ratchetTree) checkMembers(context Extensions, changed []LeafIndex) error {
+	var required *RequiredCapabilities
+	if data, ok := context.Get(ExtensionRequiredCapabilities); ok {
+		rc, err := ParseRequiredCapabilities(data)
+		if err != nil {
+			return err
+		}
+		required = &rc
+	}
+	var err error
+	if changed == nil {
+		t.members(func(i LeafIndex, l *LeafNode) bool {
+			err = l.supports(context, required)
+			return err == nil
+		})
+	}
+	for _, i := range changed {
+		if err = t.leaf(i).supports(context, required); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
+	var used []CredentialType // in practice one or two
+	t.members(func(_ LeafIndex, l *LeafNode) bool {
+		if !slices.Contains(used, l.Credential.Type) {
+			used = append(used, l.Credential.Type)
+		}
+		return true
+	})
+	t.members(func(i LeafIndex, l *LeafNode) bool {
+		for _, c := range used {
+			if !slices.Contains(l.Capabilities.Credentials, c) {
+				err = fmt.Errorf("%w: leaf %d does not support credential type %#04x", ErrInvalid, i, uint16(c))
+				return false
+			}
+		}
+		return true
+	})
+	return err
+}

@@ -1,0 +1,514 @@
+package mls
+
+import (
+	"cmp"
+	"crypto"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+
+	"sotto/crypto/codec"
+)
+
+// Record is a piece of a group's state (spec/mls-state.md). It prints without
+// its value.
+type Record struct {
+	// Name is unique within the group and at most 13 bytes long. All names but
+	// that of one record begin with the epoch they belong to, in 8 bytes.
+	Name []byte
+
+	// Value is nil for a record to be deleted, if it exists. It holds secrets.
+	Value []byte
+}
+
+func (r Record) String() string {
+	if r.Value == nil {
+		return fmt.Sprintf("record %x, deleted", r.Name)
+	}
+	return fmt.Sprintf("record %x", r.Name)
+}
+
+// Format implements [fmt.Formatter]: every verb prints String.
+func (r Record) Format(w fmt.State, verb rune) { io.WriteString(w, r.String()) }
+
+// LogValue implements [slog.LogValuer].
+func (r Record) LogValue() slog.Value { return slog.StringValue(r.String()) }
+
+// recordVersion is the first byte of every record. Version 1 is the first.
+const recordVersion = 1
+
+// The kinds of records.
+const (
+	recordGroup       = 'g' // suite and current epoch; its name is this byte alone
+	recordReceiving   = 'r' // of an epoch: context and what late messages need
+	recordTree        = 't' // of an epoch: the ratchet tree
+	recordKeys        = 'k' // of the current epoch: all other secrets
+	recordSubtree     = 'n' // of a node of an epoch's secret tree
+	recordHandshake   = 'h' // of a leaf: its handshake ratchet
+	recordApplication = 'a' // of a leaf: its application ratchet
+	recordProposal    = 'p' // of the current epoch: a pending proposal
+)
+
+// A recordKey is the name of a record, taken apart.
+type recordKey struct {
+	epoch uint64
+	kind  byte
+	index uint32 // of a node, leaf or proposal
+}
+
+func (k recordKey) indexed() bool {
+	return k.kind != recordGroup && k.kind != recordReceiving && k.kind != recordTree && k.kind != recordKeys
+}
+
+func (k recordKey) name() []byte {
+	if k.kind == recordGroup {
+		return []byte{recordGroup}
+	}
+	b := make([]byte, 0, 13)
+	b = append(codec.AppendU64(b, k.epoch), k.kind)
+	if k.indexed() {
+		b = codec.AppendU32(b, k.index)
+	}
+	return b
+}
+
+func parseRecordName(name []byte) (k recordKey, err error) {
+	if len(name) == 1 && name[0] == recordGroup {
+		return recordKey{kind: recordGroup}, nil
+	}
+	if len(name) < 9 {
+		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
+	}
+	k.epoch, k.kind = binary.BigEndian.Uint64(name), name[8]
+	switch k.kind {
+	case recordReceiving, recordTree, recordKeys, recordSubtree, recordHandshake, recordApplication, recordProposal:
+	default:
+		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
+	}
+	switch {
+	case k.indexed() && len(name) == 13:
+		k.index = binary.BigEndian.Uint32(name[9:])
+	case k.indexed() || len(name) != 9:
+		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
+	}
+	return k, nil
+}
+
+// A dirtySet names the records that may have changed since the last Changes.
+type dirtySet struct{ keys []recordKey }
+
+func (d *dirtySet) clone() dirtySet { return dirtySet{slices.Clip(d.keys)} }
+
+func (d *dirtySet) add(k recordKey) {
+	if n := len(d.keys); n > 0 && d.keys[n-1] == k {
+		return
+	}
+	if n := len(d.keys); n >= 64 && n == cap(d.keys) {
+		d.compact() // of a group whose owner rarely asks for changes
+	}
+	d.keys = append(d.keys, k)
+}
+
+// compact sorts the keys and drops repetitions.
+func (d *dirtySet) compact() {
+	keys := slices.Clone(d.keys)
+	slices.SortFunc(keys, func(a, b recordKey) int {
+		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.kind, b.kind), cmp.Compare(a.index, b.index))
+	})
+	d.keys = slices.Compact(keys)
+}
+
+func ratchetRecord(kind ratchetKind) byte {
+	if kind == application {
+		return recordApplication
+	}
+	return recordHandshake
+}
+
+func (d *dirtySet) ratchet(e *epoch, l LeafIndex, kind ratchetKind) {
+	d.add(recordKey{e.context.Epoch, ratchetRecord(kind), uint32(l)})
+}
+
+func (d *dirtySet) pending(e *epoch, i int) {
+	d.add(recordKey{e.context.Epoch, recordProposal, uint32(i)})
+}
+
+// opened notes what making the ratchets of l changes, given the tree before.
+func (d *dirtySet) opened(e *epoch, before *secretTree, l LeafIndex) {
+	i, found := before.subtreeOf(l)
+	if !found {
+		return
+	}
+	n := e.context.Epoch
+	top := before.subtrees[i].node
+	d.add(recordKey{n, recordSubtree, uint32(top)})
+	for x := l.node(); x != top; x = x.above() {
+		d.add(recordKey{n, recordSubtree, uint32(x.sibling())})
+	}
+	d.ratchet(e, l, handshake)
+	d.ratchet(e, l, application)
+}
+
+// secretTree notes all records of an epoch's secret tree.
+func (d *dirtySet) secretTree(e *epoch, t *secretTree) {
+	for _, s := range t.subtrees {
+		d.add(recordKey{e.context.Epoch, recordSubtree, uint32(s.node)})
+	}
+	t.each(func(l LeafIndex, kind ratchetKind) { d.ratchet(e, l, kind) })
+}
+
+func (d *dirtySet) epochBegins(e *epoch, t *secretTree) {
+	n := e.context.Epoch
+	d.add(recordKey{kind: recordGroup})
+	d.add(recordKey{n, recordReceiving, 0})
+	d.add(recordKey{n, recordTree, 0})
+	d.add(recordKey{n, recordKeys, 0})
+	d.secretTree(e, t)
+}
+
+// epochEnds notes what may go when an epoch becomes a past one.
+func (d *dirtySet) epochEnds(e *epoch, t *secretTree) {
+	d.add(recordKey{e.context.Epoch, recordKeys, 0})
+	t.each(func(l LeafIndex, kind ratchetKind) {
+		if kind == handshake || l == e.self {
+			d.ratchet(e, l, kind)
+		}
+	})
+}
+
+func (d *dirtySet) epochForgotten(p *pastEpoch) {
+	n := p.epoch.context.Epoch
+	d.add(recordKey{n, recordReceiving, 0})
+	d.add(recordKey{n, recordTree, 0})
+	d.secretTree(p.epoch, &p.secrets)
+}
+
+// Changes returns the records that differ from what earlier calls on this group,
+// and on those it was cloned or merged from, have returned; after LoadGroup, from
+// what it was given. They are to be written in one durable transaction.
+// The order is that of the names' epochs, kinds and indices.
+func (g *Group) Changes() []Record {
+	g.dirty.compact()
+	out := make([]Record, len(g.dirty.keys))
+	for i, k := range g.dirty.keys {
+		out[i] = Record{k.name(), g.record(k)}
+	}
+	g.dirty = dirtySet{}
+	return out
+}
+
+// record returns the present value of a record, or nil if there is none.
+func (g *Group) record(k recordKey) []byte {
+	b := []byte{recordVersion}
+	if k.kind == recordGroup {
+		b = codec.AppendU16(b, uint16(g.cur.s.id))
+		return codec.AppendU64(b, g.cur.context.Epoch)
+	}
+	e, secrets := g.cur, &g.secrets
+	if k.epoch != e.context.Epoch {
+		past := g.pastEpoch(k.epoch)
+		if past == nil {
+			return nil
+		}
+		e, secrets = past.epoch, &past.secrets
+	}
+	current := e == g.cur
+	switch k.kind {
+	case recordReceiving:
+		return e.encodeReceiving(e.encodePublic(b))
+	case recordTree:
+		return e.tree.encode(b)
+	case recordKeys:
+		if !current {
+			return nil
+		}
+		return e.encodeSecret(b)
+	case recordSubtree:
+		for _, s := range secrets.subtrees {
+			if s.node == nodeIndex(k.index) {
+				return codec.AppendVec(b, s.secret)
+			}
+		}
+	case recordHandshake:
+		return secrets.ratchet(LeafIndex(k.index), handshake).encode(e.s, b)
+	case recordApplication:
+		return secrets.ratchet(LeafIndex(k.index), application).encode(e.s, b)
+	case recordProposal:
+		if current && int(k.index) < len(g.pending) {
+			return g.pending[k.index].encode(b)
+		}
+	}
+	return nil
+}
+
+// encode appends r; for no ratchet it returns nil.
+func (r *ratchet) encode(s *suite, b []byte) []byte {
+	if r == nil {
+		return nil
+	}
+	b = slices.Grow(b, 4+s.nh+4+len(r.skipped)*(4+s.nk+nonceSize))
+	b = codec.AppendU32(b, r.generation)
+	b = append(b, r.secret[:s.nh]...)
+	for i := range r.skipped {
+		b = codec.AppendU32(b, r.skipped[i].generation)
+		b = append(b, r.skipped[i].key[:s.nk]...)
+		b = append(b, r.skipped[i].nonce[:]...)
+	}
+	return b
+}
+
+func decodeRatchet(s *suite, r *codec.Reader) *ratchet {
+	out := &ratchet{generation: r.U32()}
+	r.Copy(out.secret[:s.nh])
+	for r.Len() > 0 {
+		k := skippedKey{generation: r.U32()}
+		r.Copy(k.key[:s.nk])
+		r.Copy(k.nonce[:])
+		if n := len(out.skipped); k.generation >= out.generation || n > 0 && out.skipped[n-1].generation >= k.generation {
+			r.Fail("skipped keys out of order")
+		}
+		out.skipped = append(out.skipped, k)
+	}
+	return out
+}
+
+func (p *pendingProposal) encode(b []byte) []byte {
+	b = codec.AppendVec(b, p.ref)
+	if p.key == nil {
+		b = codec.AppendVec(b, []byte(nil))
+	} else {
+		b = codec.AppendVec(b, p.key.raw)
+	}
+	return p.content.encode(b)
+}
+
+func decodePendingProposal(s *suite, r *codec.Reader, all []byte) *pendingProposal {
+	p := &pendingProposal{ref: r.Vec(maxVec)}
+	if raw := r.Vec(maxVec); len(raw) > 0 {
+		p.key = s.storedKey(raw)
+	}
+	p.content = &authenticatedContent{wire: wireFormat(r.U16())}
+	p.content.content.decodeHeader(r)
+	p.content.content.decodeBody(r, all)
+	p.content.decodeAuth(r)
+	if r.Err() == nil && p.content.content.proposal == nil {
+		r.Fail("a pending proposal that is none")
+	}
+	return p
+}
+
+func (e *epoch) encodePublic(b []byte) []byte {
+	return codec.AppendU32(e.context.encode(b), uint32(e.self))
+}
+
+func (e *epoch) decodePublic(r *codec.Reader) {
+	e.context = decodeGroupContext(r)
+	e.self = LeafIndex(r.U32())
+	if r.Err() == nil {
+		e.encoded = e.context.encode(nil)
+	}
+}
+
+// encodeReceiving appends what stays after the epoch is over.
+func (e *epoch) encodeReceiving(b []byte) []byte {
+	b = codec.AppendVec(b, e.secrets.senderData)
+	return codec.AppendVec(b, e.secrets.resumption)
+}
+
+func (e *epoch) decodeReceiving(r *codec.Reader) {
+	e.secrets.senderData = r.Vec(maxVec)
+	e.secrets.resumption = r.Vec(maxVec)
+}
+
+// encodeSecret appends what goes when the epoch is over.
+func (e *epoch) encodeSecret(b []byte) []byte {
+	k := e.secrets
+	for _, secret := range [][]byte{k.exporter, k.external, k.confirmation, k.membership, k.authenticator, k.init, e.tag, e.interim} {
+		b = codec.AppendVec(b, secret)
+	}
+	b = codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, k := range e.keys {
+			b = codec.AppendVec(codec.AppendU32(b, uint32(k.node)), k.key.raw)
+		}
+		return b
+	})
+	if e.reinit == nil {
+		return append(b, 0)
+	}
+	return e.reinit.encode(append(b, 1))
+}
+
+func (e *epoch) decodeSecret(r *codec.Reader) {
+	k := e.secrets
+	for _, secret := range []*[]byte{&k.exporter, &k.external, &k.confirmation, &k.membership, &k.authenticator, &k.init, &e.tag, &e.interim} {
+		*secret = r.Vec(maxVec)
+	}
+	r.Each(maxVec, func(r *codec.Reader) {
+		node := nodeIndex(r.U32())
+		e.keys = append(e.keys, pathKey{node, e.s.storedKey(r.Vec(maxVec))})
+	})
+	switch ended := r.U8(); ended {
+	case 0:
+	case 1:
+		e.reinit = &ReInit{r.Vec(maxVec), r.U16(), Suite(r.U16()), decodeExtensions(r)}
+	default:
+		r.Fail("optional reinit with %d", ended)
+	}
+}
+
+// checkOwnLeaf verifies that a stored epoch is of the holder of signer.
+func (e *epoch) checkOwnLeaf(signer crypto.Signer) error {
+	leaf := e.tree.leaf(e.self)
+	if leaf == nil || keyOf(e.keys, e.self.node()) == nil {
+		return fmt.Errorf("%w: no own leaf", ErrCorrupt)
+	}
+	key, err := e.s.signatureKey(signer)
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(key, leaf.SignatureKey) {
+		return fmt.Errorf("%w: signer of another key than the own leaf's", ErrInvalid)
+	}
+	return nil
+}
+
+// LoadGroup restores a group from its records, in any order: what was written of
+// the values that [Group.Changes] returned. Signatures are not verified again:
+// records are trusted to be as they were written, and of one moment. Their
+// slices are kept. It returns ErrCorrupt if they do not fit together.
+func LoadGroup(c Config, records []Record) (*Group, error) {
+	g, err := loadGroup(c, records)
+	if err != nil {
+		return nil, fmt.Errorf("load group: %w", err)
+	}
+	return g, nil
+}
+
+func loadGroup(c Config, records []Record) (*Group, error) {
+	config, err := c.complete()
+	if err != nil {
+		return nil, err
+	}
+	var (
+		s       *suite
+		current uint64
+		found   bool
+		epochs  = make(map[uint64]*pastEpoch)
+		pending = make(map[uint32]*pendingProposal)
+	)
+	for _, rec := range records {
+		if len(rec.Name) != 1 || rec.Name[0] != recordGroup {
+			continue
+		}
+		r := codec.NewReader(rec.Value)
+		readRecordVersion(r)
+		id := Suite(r.U16())
+		current = r.U64()
+		if err := r.Done(); err != nil {
+			return nil, corrupt(err)
+		}
+		if s, err = id.lookup(); err != nil {
+			return nil, err
+		}
+		found = true
+	}
+	if !found {
+		return nil, fmt.Errorf("%w: no group record", ErrCorrupt)
+	}
+	epoch := func(n uint64) *pastEpoch {
+		p := epochs[n]
+		if p == nil {
+			p = &pastEpoch{epoch: &epoch{s: s, secrets: &epochSecrets{}}, secrets: secretTree{s: s}}
+			epochs[n] = p
+		}
+		return p
+	}
+	var later []func() error // what needs the size of a tree
+	for _, rec := range records {
+		k, err := parseRecordName(rec.Name)
+		if err != nil {
+			return nil, err
+		}
+		if k.kind == recordGroup {
+			continue
+		}
+		if k.epoch > current || k.epoch != current && (k.kind == recordKeys || k.kind == recordProposal) {
+			return nil, fmt.Errorf("%w: %v belongs to no epoch", ErrCorrupt, rec)
+		}
+		p := epoch(k.epoch)
+		r := codec.NewReader(rec.Value)
+		readRecordVersion(r)
+		switch k.kind {
+		case recordReceiving:
+			p.epoch.decodePublic(r)
+			p.epoch.decodeReceiving(r)
+		case recordTree:
+			p.epoch.tree = decodeTree(s, r)
+		case recordKeys:
+			p.epoch.decodeSecret(r)
+		case recordSubtree:
+			p.secrets.subtrees = append(p.secrets.subtrees, subtreeSecret{nodeIndex(k.index), r.Vec(maxVec)})
+		case recordHandshake, recordApplication:
+			ratchet, kind := decodeRatchet(s, r), handshake
+			if k.kind == recordApplication {
+				kind = application
+			}
+			later = append(later, func() error {
+				if p.epoch.tree == nil || leafCount(k.index) >= p.epoch.tree.leaves {
+					return fmt.Errorf("%w: ratchet of leaf %d", ErrCorrupt, k.index)
+				}
+				p.secrets.set(LeafIndex(k.index), kind, ratchet)
+				return nil
+			})
+		case recordProposal:
+			pending[k.index] = decodePendingProposal(s, r, rec.Value)
+		}
+		if err := r.Done(); err != nil {
+			return nil, fmt.Errorf("%v: %w", rec, corrupt(err))
+		}
+	}
+	for _, f := range later {
+		if err := f(); err != nil {
+			return nil, err
+		}
+	}
+	g := &Group{config: config}
+	for n, p := range epochs {
+		if p.epoch.tree == nil || p.epoch.encoded == nil || p.epoch.context.Epoch != n || p.epoch.context.Suite != s.id {
+			return nil, fmt.Errorf("%w: epoch %d is incomplete", ErrCorrupt, n)
+		}
+		p.secrets.leaves = p.epoch.tree.leaves
+		slices.SortFunc(p.secrets.subtrees, func(a, b subtreeSecret) int { return cmp.Compare(a.node, b.node) })
+		for i, t := range p.secrets.subtrees {
+			if len(t.secret) != s.nh || int(t.node.last()) >= p.epoch.tree.leaves.nodes() ||
+				i > 0 && p.secrets.subtrees[i-1].node.last() >= t.node.first() {
+				return nil, fmt.Errorf("%w: secret tree of epoch %d", ErrCorrupt, n)
+			}
+		}
+		if n == current {
+			g.cur, g.secrets = p.epoch, p.secrets
+		} else {
+			g.past = append(g.past, *p)
+		}
+	}
+	if g.cur == nil || len(g.cur.secrets.init) != s.nh {
+		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
+	}
+	slices.SortFunc(g.past, func(a, b pastEpoch) int { return cmp.Compare(b.epoch.context.Epoch, a.epoch.context.Epoch) })
+	for i := range len(pending) {
+		p := pending[uint32(i)]
+		if p == nil {
+			return nil, fmt.Errorf("%w: pending proposal %d is missing", ErrCorrupt, i)
+		}
+		g.pending = append(g.pending, p)
+	}
+	return g, g.cur.checkOwnLeaf(c.Signer)
+}
+
+func readRecordVersion(r *codec.Reader) {
+	if v := r.U8(); v != recordVersion && r.Err() == nil {
+		r.Take(fmt.Errorf("%w: record version %d", ErrUnsupported, v))
+	}
+}

@@ -1,0 +1,384 @@
+package mls
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/hpke"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"errors"
+	"fmt"
+	"hash"
+	"sync"
+
+	"golang.org/x/crypto/chacha20poly1305"
+
+	"sotto/crypto/codec"
+)
+
+// Suite is a cipher suite (RFC 9420, Section 17.1).
+type Suite uint16
+
+// The suites this package implements.
+const (
+	X25519AES128   Suite = 1 // MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519
+	P256AES128     Suite = 2 // MLS_128_DHKEMP256_AES128GCM_SHA256_P256
+	X25519ChaCha20 Suite = 3 // MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519
+	P521AES256     Suite = 5 // MLS_256_DHKEMP521_AES256GCM_SHA512_P521
+	P384AES256     Suite = 7 // MLS_256_DHKEMP384_AES256GCM_SHA384_P384
+
+	// XWing is X-Wing (KEM 0x647a), HKDF-SHA384, AES-256-GCM, SHA-384 and
+	// Ed25519, in the range for private use until the suite has a number.
+	// X-Wing keeps content confidential as long as X25519 or ML-KEM-768 does.
+	XWing Suite = 0xF04E
+)
+
+// suite holds the algorithms of a Suite.
+type suite struct {
+	id     Suite
+	name   string
+	kem    hpke.KEM
+	hkdf   hpke.KDF
+	aead   hpke.AEAD
+	hash   crypto.Hash
+	new    func() hash.Hash
+	nh, nk int            // KDF.Nh, AEAD.Nk; AEAD.Nn is nonceSize in all
+	curve  elliptic.Curve // of ECDSA; nil for Ed25519
+}
+
+// What all suites share, or stay under.
+const (
+	nonceSize = 12
+	tagSize   = 16
+	maxHash   = sha512.Size
+	maxKey    = 32
+)
+
+var suites = []*suite{
+	{X25519AES128, "X25519-AES128GCM-SHA256-Ed25519", hpke.DHKEM(ecdh.X25519()), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, sha256.New, 32, 16, nil},
+	{P256AES128, "P256-AES128GCM-SHA256-P256", hpke.DHKEM(ecdh.P256()), hpke.HKDFSHA256(), hpke.AES128GCM(), crypto.SHA256, sha256.New, 32, 16, elliptic.P256()},
+	{X25519ChaCha20, "X25519-CHACHA20POLY1305-SHA256-Ed25519", hpke.DHKEM(ecdh.X25519()), hpke.HKDFSHA256(), hpke.ChaCha20Poly1305(), crypto.SHA256, sha256.New, 32, 32, nil},
+	{P521AES256, "P521-AES256GCM-SHA512-P521", hpke.DHKEM(ecdh.P521()), hpke.HKDFSHA512(), hpke.AES256GCM(), crypto.SHA512, sha512.New, 64, 32, elliptic.P521()},
+	{P384AES256, "P384-AES256GCM-SHA384-P384", hpke.DHKEM(ecdh.P384()), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, sha512.New384, 48, 32, elliptic.P384()},
+	{XWing, "XWING-AES256GCM-SHA384-Ed25519", hpke.MLKEM768X25519(), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, sha512.New384, 48, 32, nil},
+}
+
+func (s Suite) lookup() (*suite, error) {
+	for _, known := range suites {
+		if known.id == s {
+			return known, nil
+		}
+	}
+	if s == 4 || s == 6 {
+		return nil, fmt.Errorf("%w: cipher suite %d needs X448 and Ed448", ErrUnsupported, uint16(s))
+	}
+	return nil, fmt.Errorf("%w: cipher suite %#04x", ErrUnsupported, uint16(s))
+}
+
+// Supported reports whether this package implements s.
+func (s Suite) Supported() bool { _, err := s.lookup(); return err == nil }
+
+func (s Suite) String() string {
+	if known, err := s.lookup(); err == nil {
+		return known.name
+	}
+	return fmt.Sprintf("suite %#04x", uint16(s))
+}
+
+// label prefixes every label of Section 5.
+const label = "MLS 1.0 "
+
+// A kdf derives several secrets from one (ExpandWithLabel, Section 8). Making
+// one costs as much as a derivation, so callers keep it while they can.
+type kdf struct {
+	s    *suite
+	prk  []byte
+	mac  hash.Hash
+	used bool
+	buf  []byte
+}
+
+func (s *suite) kdf(secret []byte) *kdf {
+	return &kdf{s: s, prk: secret, mac: hmac.New(s.new, secret), buf: make([]byte, 0, 160)}
+}
+
+// expand fills out with ExpandWithLabel(secret, name, context, len(out)).
+func (k *kdf) expand(out []byte, name string, context []byte) {
+	b := codec.AppendU16(k.buf[:0], uint16(len(out)))
+	b = codec.AppendVarint(b, len(label)+len(name))
+	b = append(append(b, label...), name...)
+	b = codec.AppendVec(b, context)
+	if len(out) > k.s.nh {
+		long, err := hkdf.Expand(k.s.new, k.prk, string(b), len(out))
+		if err != nil {
+			panic("mls: expand: " + err.Error()) // callers bound the length
+		}
+		copy(out, long)
+		return
+	}
+	// HKDF-Expand of one block (RFC 5869, Section 2.3), with the HMAC key
+	// schedule done once for all outputs.
+	b = append(b, 1)
+	if k.used {
+		k.mac.Reset()
+	}
+	k.used = true
+	k.mac.Write(b)
+	k.buf = b
+	sum := k.mac.Sum(b[len(b):])
+	copy(out, sum)
+	clear(sum)
+}
+
+// secret returns ExpandWithLabel(secret, name, context, Nh).
+func (k *kdf) secret(name string, context []byte) []byte {
+	out := make([]byte, k.s.nh)
+	k.expand(out, name, context)
+	return out
+}
+
+// derive returns DeriveSecret(secret, name) of Section 8.
+func (k *kdf) derive(name string) []byte { return k.secret(name, nil) }
+
+func (s *suite) deriveSecret(secret []byte, name string) []byte { return s.kdf(secret).derive(name) }
+
+func (s *suite) expandWithLabel(secret []byte, name string, context []byte, length int) []byte {
+	out := make([]byte, length)
+	s.kdf(secret).expand(out, name, context)
+	return out
+}
+
+// extract is KDF.Extract. A nil salt or secret stands for Nh zero bytes.
+func (s *suite) extract(salt, secret []byte) []byte {
+	zero := make([]byte, s.nh)
+	if salt == nil {
+		salt = zero
+	}
+	if secret == nil {
+		secret = zero
+	}
+	out, err := hkdf.Extract(s.new, secret, salt)
+	if err != nil {
+		panic("mls: extract: " + err.Error()) // unreachable outside FIPS-only mode
+	}
+	return out
+}
+
+func (s *suite) sum(parts ...[]byte) []byte {
+	h := s.new()
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return h.Sum(nil)
+}
+
+func (s *suite) mac(key []byte, parts ...[]byte) []byte {
+	h := hmac.New(s.new, key)
+	for _, p := range parts {
+		h.Write(p)
+	}
+	return h.Sum(nil)
+}
+
+// refHash is RefHash of Section 5.2; name comes with its prefix.
+func (s *suite) refHash(name string, value []byte) []byte {
+	return s.sum(codec.AppendVarint(codec.AppendVec(nil, name), len(value)), value)
+}
+
+// newAEAD returns the suite's AEAD under key.
+func (s *suite) newAEAD(key []byte) (cipher.AEAD, error) {
+	if s.id == X25519ChaCha20 {
+		return chacha20poly1305.New(key)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
+
+func (s *suite) open(key, nonce, ciphertext, aad []byte) ([]byte, error) {
+	a, err := s.newAEAD(key)
+	if err != nil {
+		return nil, err
+	}
+	return a.Open(nil, nonce, ciphertext, aad)
+}
+
+// signContent returns SignContent of Section 5.1.2 around what write appends.
+func signContent(name string, size int, write func([]byte) []byte) []byte {
+	b := make([]byte, 0, size+len(label)+len(name)+5)
+	b = codec.AppendVarint(b, len(label)+len(name))
+	b = append(append(b, label...), name...)
+	return codec.AppendVecFunc(b, write)
+}
+
+func (s *suite) sign(signer crypto.Signer, name string, content []byte) ([]byte, error) {
+	return s.signRaw(signer, signContent(name, len(content), func(b []byte) []byte { return append(b, content...) }))
+}
+
+// signRaw signs a SignContent.
+func (s *suite) signRaw(signer crypto.Signer, content []byte) ([]byte, error) {
+	if s.curve == nil {
+		return signer.Sign(rand.Reader, content, crypto.Hash(0))
+	}
+	h := s.new()
+	h.Write(content)
+	return signer.Sign(rand.Reader, h.Sum(nil), s.hash)
+}
+
+func (s *suite) verify(key []byte, name string, content, signature []byte) bool {
+	return s.verifyRaw(key, signContent(name, len(content), func(b []byte) []byte { return append(b, content...) }), signature)
+}
+
+// verifyRaw verifies a signature over a SignContent.
+func (s *suite) verifyRaw(key, content, signature []byte) bool {
+	if s.curve == nil {
+		return len(key) == ed25519.PublicKeySize && ed25519.Verify(key, content, signature)
+	}
+	pub, err := ecdsa.ParseUncompressedPublicKey(s.curve, key)
+	if err != nil {
+		return false
+	}
+	h := s.new()
+	h.Write(content)
+	return ecdsa.VerifyASN1(pub, h.Sum(nil), signature)
+}
+
+// signatureKey returns the public key of signer as the tree holds it.
+func (s *suite) signatureKey(signer crypto.Signer) ([]byte, error) {
+	if signer == nil {
+		return nil, fmt.Errorf("%w: no signer", ErrInvalid)
+	}
+	switch pub := signer.Public().(type) {
+	case ed25519.PublicKey:
+		if s.curve == nil {
+			return bytes.Clone(pub), nil
+		}
+	case *ecdsa.PublicKey:
+		if s.curve == pub.Curve {
+			return pub.Bytes()
+		}
+	}
+	return nil, fmt.Errorf("%w: signer of another algorithm than suite %v", ErrInvalid, s.id)
+}
+
+// A privateKey is an HPKE private key. It is parsed when it is used, once:
+// parsing one of X25519 costs a scalar multiplication.
+type privateKey struct {
+	raw   []byte
+	parse func() (hpke.PrivateKey, error)
+}
+
+func (s *suite) storedKey(raw []byte) *privateKey {
+	return &privateKey{raw: raw, parse: sync.OnceValues(func() (hpke.PrivateKey, error) {
+		return s.kem.NewPrivateKey(raw)
+	})}
+}
+
+func parsedKey(k hpke.PrivateKey) (*privateKey, error) {
+	raw, err := k.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	return &privateKey{raw: raw, parse: func() (hpke.PrivateKey, error) { return k, nil }}, nil
+}
+
+func (s *suite) generateKey() (*privateKey, error) {
+	k, err := s.kem.GenerateKey()
+	if err != nil {
+		return nil, err
+	}
+	return parsedKey(k)
+}
+
+// deriveKey is KEM.DeriveKeyPair.
+func (s *suite) deriveKey(secret []byte) (*privateKey, error) {
+	k, err := s.kem.DeriveKeyPair(secret)
+	if err != nil {
+		return nil, err
+	}
+	return parsedKey(k)
+}
+
+// public returns the public half of a key of one's own.
+func (k *privateKey) public() []byte {
+	key, err := k.parse()
+	if err != nil {
+		panic("mls: own key does not parse: " + err.Error())
+	}
+	return key.PublicKey().Bytes()
+}
+
+var errPublicKey = errors.New("not a public key of the suite")
+
+// checkPublicKey tells whether key can be encrypted to.
+func (s *suite) checkPublicKey(key []byte) error {
+	if _, err := s.kem.NewPublicKey(key); err != nil {
+		return errPublicKey
+	}
+	return nil
+}
+
+// hpkeCiphertext is HPKECiphertext of Section 7.6.
+type hpkeCiphertext struct{ kemOutput, ciphertext []byte }
+
+func (c *hpkeCiphertext) encode(b []byte) []byte {
+	return codec.AppendVec(codec.AppendVec(b, c.kemOutput), c.ciphertext)
+}
+
+func decodeHPKECiphertext(r *codec.Reader) hpkeCiphertext {
+	return hpkeCiphertext{r.Vec(maxVec), r.Vec(maxVec)}
+}
+
+func encryptContext(name string, context []byte) []byte {
+	b := make([]byte, 0, len(label)+len(name)+len(context)+8)
+	b = codec.AppendVarint(b, len(label)+len(name))
+	b = append(append(b, label...), name...)
+	return codec.AppendVec(b, context)
+}
+
+// encryptWithLabel is EncryptWithLabel of Section 5.1.3.
+func (s *suite) encryptWithLabel(key []byte, name string, context, plaintext []byte) (hpkeCiphertext, error) {
+	return s.encrypt(key, encryptContext(name, context), plaintext)
+}
+
+// encrypt is encryptWithLabel for who encrypts much in one context.
+func (s *suite) encrypt(key, context, plaintext []byte) (c hpkeCiphertext, err error) {
+	pub, err := s.kem.NewPublicKey(key)
+	if err != nil {
+		return c, fmt.Errorf("%w: %w", ErrInvalid, errPublicKey)
+	}
+	enc, sender, err := hpke.NewSender(pub, s.hkdf, s.aead, context)
+	if err != nil {
+		return c, err
+	}
+	ct, err := sender.Seal(nil, plaintext)
+	return hpkeCiphertext{enc, ct}, err
+}
+
+// decryptWithLabel is DecryptWithLabel of Section 5.1.3.
+func (s *suite) decryptWithLabel(key *privateKey, name string, context []byte, c hpkeCiphertext) ([]byte, error) {
+	k, err := key.parse()
+	if err != nil {
+		return nil, err
+	}
+	recipient, err := hpke.NewRecipient(c.kemOutput, k, s.hkdf, s.aead, encryptContext(name, context))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrAuthentication, name, err)
+	}
+	plaintext, err := recipient.Open(nil, c.ciphertext)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s does not decrypt", ErrAuthentication, name)
+	}
+	return plaintext, nil
+}

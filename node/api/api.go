@@ -1,0 +1,100 @@
+// Package api is the local API of a node (spec/api.md): HTTP with JSON over a unix
+// socket that only its owner can use. The command line and bots are its clients.
+//
+// # Who may use it
+//
+// Whoever runs as the user that runs the node: the socket has mode 0600, lies in a
+// folder of mode 0700, and both ends ask the kernel who is at the other. There is no
+// further authentication, and nothing for browsers: requests that carry Origin,
+// Referer or Sec-Fetch headers, or another Host than "sotto" or "localhost", are
+// refused, and no answer allows another origin.
+//
+// # A node's side
+//
+//	lock, err := api.Lock(home) // one node a home; node.ErrBusy
+//	l, err := lock.Listen()
+//	s := api.NewServer(n, version, logger)
+//	go s.Serve(l)
+//	…
+//	s.Close()   // ends streams, waits for requests
+//	lock.Close() // last, when the vault is closed
+//
+// # A client's side
+//
+// [Client] has the methods of [Node]. An error of the node's can be told on the
+// client's side as on the other: errors.Is(err, node.ErrNotFound).
+package api
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"sotto/node"
+)
+
+// Node is what the API shows: *node.Node, and in other tests a scripted one. A ref
+// names a contact or conversation: its name, its id, or a prefix of the id that fits
+// no other; [node.ErrNotFound] and [node.ErrAmbiguous] are about it. The context of
+// a call ends with the request.
+type Node interface {
+	Status(ctx context.Context) (node.Status, error)
+
+	// Invite makes a link. The link is in this answer and in no other.
+	Invite(ctx context.Context, o InviteOptions) (node.Invite, error)
+	// Invites returns the invites that can still be used, the oldest first.
+	Invites(ctx context.Context) ([]node.Invite, error)
+	RevokeInvite(ctx context.Context, id string) error
+
+	// Accept opens an invite. It returns as soon as that is durable here; the
+	// contact is pending then. An empty name lets the inviter's profile name stand.
+	Accept(ctx context.Context, link, name string) (node.Contact, error)
+	Contacts(ctx context.Context) ([]node.Contact, error)
+	Contact(ctx context.Context, ref string) (node.Contact, error)
+	Rename(ctx context.Context, ref, name string) (node.Contact, error)
+	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
+	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
+	// SetVerified marks a contact as verified if number, 60 digits, is the safety
+	// number; [node.ErrNotTrusted] if it is not.
+	SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error)
+
+	// Conversations returns all of them, the one that changed last first.
+	Conversations(ctx context.Context) ([]node.Conversation, error)
+	Conversation(ctx context.Context, ref string) (node.Conversation, error)
+	// Send makes a message durable here and returns; relays get it as soon as they
+	// can be reached.
+	Send(ctx context.Context, ref, text string) (node.Message, error)
+	// Messages returns at most limit messages, the oldest first: the newest of the
+	// conversation, or the newest before the message named before, or the oldest
+	// after the one named after.
+	Messages(ctx context.Context, ref, before, after string, limit int) ([]node.Message, error)
+
+	// Events returns what has happened after the event numbered after, first what
+	// is there, then what comes, until ctx ends or an error is yielded.
+	Events(ctx context.Context, after uint64) iter.Seq2[node.Event, error]
+	// LastEvent returns the number of the newest event, 0 if there is none.
+	LastEvent(ctx context.Context) (uint64, error)
+
+	Config(ctx context.Context) ([]Setting, error)
+	SetConfig(ctx context.Context, key, value string) (Setting, error)
+	Doctor(ctx context.Context) ([]node.Check, error)
+
+	// Shutdown asks the node to stop and returns at once.
+	Shutdown()
+}
+
+// Limits of the API.
+const (
+	// MaxMessages is the largest limit of Messages; DefaultMessages is what 0 means.
+	MaxMessages     = 200
+	DefaultMessages = 50
+
+	maxBody     = 512 << 10 // of a request; a text of node.MaxText bytes, escaped, fits
+	maxHeader   = 16 << 10
+	maxStreams  = 64        // event streams at once
+	maxAnswer   = 128 << 20 // of an answer: MaxMessages texts, escaped, fit
+	maxEvent    = 2 << 20   // of one line of a stream
+	bodyTime    = 10 * time.Second
+	writeTime   = time.Minute // for a client to take an event
+	closingTime = 5 * time.Second
+)

@@ -1,0 +1,517 @@
+// Package apitest has a node that does what it is told, for tests of what is built
+// on the local API: the server and client themselves, the command line, bots.
+package apitest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sotto/node"
+	"sotto/node/api"
+)
+
+// Node is an [api.Node] in memory, without relay or vault. Its clock is still: each
+// event is one second after the one before.
+type Node struct {
+	down chan struct{} // closed by Shutdown
+
+	mu       sync.Mutex // guards the following fields
+	status   node.Status
+	contacts []node.Contact
+	messages map[string][]node.Message // by conversation
+	invites  []node.Invite
+	settings []api.Setting
+	events   []node.Event
+	fail     map[string]error
+	news     chan struct{} // closed and replaced with each event
+	stopped  bool
+	next     uint64
+}
+
+// Start is when an [Node]'s time begins.
+var Start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// New returns a node of an account with that profile name.
+func New(name string) *Node {
+	n := &Node{
+		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, fail: map[string]error{},
+		settings: []api.Setting{
+			{Key: "name", Value: name, Default: "", Words: "profile name"},
+			{Key: "keep", Value: "30", Default: "30", Words: "days"},
+		},
+	}
+	n.status = node.Status{
+		Version: "test", Name: name, Account: n.id("account", name), Device: n.id("device", name)[:32], Started: Start,
+		Relays:   []node.RelayStatus{{Address: "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWtest", State: "connected", Words: "connected", Own: true}},
+		FreeDisk: 1 << 30,
+	}
+	return n
+}
+
+// Fail makes the method of that name return err until it is told otherwise with nil.
+func (n *Node) Fail(method string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.fail[method] = err
+}
+
+// AddContact adds an established contact with a conversation.
+func (n *Node) AddContact(name string) node.Contact {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := node.Contact{ID: n.id("account", name), Name: name, State: node.ContactEstablished, Conversation: n.id("conversation", name), Since: n.nowLocked()}
+	n.contacts = append(n.contacts, c)
+	n.tellLocked(node.Event{Type: node.EventContact, Contact: &c})
+	return c
+}
+
+// SetContact changes the state of a contact, as the handshake does.
+func (n *Node) SetContact(ref, state, reason string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return err
+	}
+	c.State, c.Reason = state, reason
+	n.tellLocked(node.Event{Type: node.EventContact, Contact: ptr(*c)})
+	return nil
+}
+
+// Receive adds a message from a contact.
+func (n *Node) Receive(ref, text string) (node.Message, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return node.Message{}, err
+	}
+	return n.addLocked(c, node.Message{Sender: c.Name, State: node.MessageReceived, Text: text}), nil
+}
+
+// SetMessage changes the state of a message that was sent, as a relay's answer does.
+func (n *Node) SetMessage(id, state, reason string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, list := range n.messages {
+		for i := range list {
+			if m := &list[i]; m.ID == id {
+				m.State, m.Reason = state, reason
+				n.tellLocked(node.Event{Type: node.EventMessage, Message: ptr(*m)})
+			}
+		}
+	}
+}
+
+// Notice adds a notice.
+func (n *Node) Notice(words string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tellLocked(node.Event{Type: node.EventNotice, Notice: words})
+}
+
+// Down returns a channel that is closed once the node was asked to stop.
+func (n *Node) Down() <-chan struct{} { return n.down }
+
+// id makes up an id that is the same in each run.
+func (n *Node) id(kind, name string) string {
+	sum := sha256.Sum256([]byte(kind + "/" + name))
+	return hex.EncodeToString(sum[:])
+}
+
+func (n *Node) nowLocked() time.Time { return Start.Add(time.Duration(len(n.events)) * time.Second) }
+
+func (n *Node) tellLocked(e node.Event) {
+	e.Time = n.nowLocked()
+	e.Seq = uint64(len(n.events) + 1)
+	n.events = append(n.events, e)
+	close(n.news)
+	n.news = make(chan struct{})
+}
+
+func (n *Node) addLocked(c *node.Contact, m node.Message) node.Message {
+	n.next++
+	m.ID = n.id("message", fmt.Sprint(n.next))
+	m.Conversation, m.Seq, m.Sent, m.Kind = c.Conversation, n.next, n.nowLocked(), "text"
+	n.messages[c.Conversation] = append(n.messages[c.Conversation], m)
+	n.tellLocked(node.Event{Type: node.EventMessage, Message: &m})
+	return m
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// begin starts a method: it returns with mu held, or with the error that was asked
+// for.
+func (n *Node) begin(method string) error {
+	n.mu.Lock()
+	if err := n.fail[method]; err != nil {
+		n.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+func (n *Node) contactLocked(ref string) (found *node.Contact, err error) {
+	for i := range n.contacts {
+		switch c := &n.contacts[i]; {
+		case ref == c.Name || ref == c.ID || ref == c.Conversation:
+			return c, nil
+		case ref != "" && (strings.HasPrefix(c.ID, ref) || strings.HasPrefix(c.Conversation, ref)):
+			if found != nil {
+				return nil, fmt.Errorf("%q: %w", ref, node.ErrAmbiguous)
+			}
+			found = c
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("contact %q: %w", ref, node.ErrNotFound)
+	}
+	return found, nil
+}
+
+// Status implements [api.Node], as do all methods below.
+func (n *Node) Status(context.Context) (node.Status, error) {
+	if err := n.begin("Status"); err != nil {
+		return node.Status{}, err
+	}
+	defer n.mu.Unlock()
+	s := n.status
+	s.Contacts = len(n.contacts)
+	for _, c := range n.contacts {
+		if c.State == node.ContactPending {
+			s.Pending++
+		}
+	}
+	for _, list := range n.messages {
+		for _, m := range list {
+			if m.State == node.MessageQueued {
+				s.Queued++
+			}
+		}
+	}
+	return s, nil
+}
+
+func (n *Node) Invite(_ context.Context, o api.InviteOptions) (node.Invite, error) {
+	if err := n.begin("Invite"); err != nil {
+		return node.Invite{}, err
+	}
+	defer n.mu.Unlock()
+	n.next++
+	if o.Expires == 0 {
+		o.Expires = 24 * time.Hour
+	}
+	i := node.Invite{
+		ID: n.id("invite", fmt.Sprint(n.next))[:16], Link: fmt.Sprintf("sotto:i#link%d", n.next), Expires: Start.Add(o.Expires),
+		Reach: "machine", Words: "only programs on this machine can reach your relay",
+	}
+	kept := i
+	kept.Link = ""
+	n.invites = append(n.invites, kept)
+	return i, nil
+}
+
+func (n *Node) Invites(context.Context) ([]node.Invite, error) {
+	if err := n.begin("Invites"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	return slices.Clone(n.invites), nil
+}
+
+func (n *Node) RevokeInvite(_ context.Context, id string) error {
+	if err := n.begin("RevokeInvite"); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	for i, in := range n.invites {
+		if in.ID == id {
+			n.invites = slices.Delete(n.invites, i, i+1)
+			return nil
+		}
+	}
+	return fmt.Errorf("invite %q: %w", id, node.ErrNotFound)
+}
+
+func (n *Node) Accept(_ context.Context, link, name string) (node.Contact, error) {
+	if err := n.begin("Accept"); err != nil {
+		return node.Contact{}, err
+	}
+	defer n.mu.Unlock()
+	if !strings.HasPrefix(link, "sotto:i#") {
+		return node.Contact{}, fmt.Errorf("link: %w: it does not begin with sotto:i#", node.ErrInvalid)
+	}
+	if name == "" {
+		name = "somebody"
+	}
+	if _, err := n.contactLocked(name); err == nil {
+		return node.Contact{}, fmt.Errorf("contact %q %w", name, node.ErrExists)
+	}
+	c := node.Contact{ID: n.id("account", name), Name: name, State: node.ContactPending, Reason: "waits for their node", Conversation: n.id("conversation", name), Since: n.nowLocked()}
+	n.contacts = append(n.contacts, c)
+	n.tellLocked(node.Event{Type: node.EventContact, Contact: &c})
+	return c, nil
+}
+
+func (n *Node) Contacts(context.Context) ([]node.Contact, error) {
+	if err := n.begin("Contacts"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	return slices.Clone(n.contacts), nil
+}
+
+// change does something with a contact and tells of it if it says so.
+func (n *Node) change(method, ref string, f func(*node.Contact) (tell bool, err error)) (node.Contact, error) {
+	if err := n.begin(method); err != nil {
+		return node.Contact{}, err
+	}
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return node.Contact{}, err
+	}
+	tell, err := f(c)
+	if err != nil {
+		return node.Contact{}, err
+	}
+	if tell {
+		n.tellLocked(node.Event{Type: node.EventContact, Contact: ptr(*c)})
+	}
+	return *c, nil
+}
+
+func (n *Node) Contact(_ context.Context, ref string) (node.Contact, error) {
+	return n.change("Contact", ref, func(*node.Contact) (bool, error) { return false, nil })
+}
+
+func (n *Node) Rename(_ context.Context, ref, name string) (node.Contact, error) {
+	return n.change("Rename", ref, func(c *node.Contact) (bool, error) {
+		if name == "" {
+			return false, fmt.Errorf("an empty name is %w", node.ErrInvalid)
+		}
+		c.Name = name
+		return true, nil
+	})
+}
+
+func (n *Node) Block(_ context.Context, ref string, blocked bool) (node.Contact, error) {
+	return n.change("Block", ref, func(c *node.Contact) (bool, error) {
+		c.Blocked = blocked
+		return true, nil
+	})
+}
+
+// Number returns the safety number of an account id.
+func Number(id string) string {
+	var b strings.Builder
+	sum := sha256.Sum256([]byte(id))
+	for i := range 12 {
+		fmt.Fprintf(&b, "%05d", binary.BigEndian.Uint16(sum[2*i:]))
+	}
+	return b.String()
+}
+
+func (n *Node) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error) {
+	c, err := n.change("SafetyNumber", ref, func(*node.Contact) (bool, error) { return false, nil })
+	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+}
+
+func (n *Node) SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error) {
+	c, err := n.change("SetVerified", ref, func(c *node.Contact) (bool, error) {
+		if number != Number(c.ID) {
+			return false, fmt.Errorf("the safety number of %q is another: %w", c.Name, node.ErrNotTrusted)
+		}
+		c.Verified = true
+		return true, nil
+	})
+	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+}
+
+func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
+	list := n.messages[c.Conversation]
+	conv := node.Conversation{
+		ID: c.Conversation, Contact: c.ID, Name: c.Name, State: "open", Relay: n.status.Relays[0].Address,
+		Complete: true, Messages: len(list), Since: c.Since,
+	}
+	switch {
+	case c.Blocked:
+		conv.State = "blocked"
+	case c.State == node.ContactPending:
+		conv.State, conv.Complete = "pending", false
+	}
+	for _, m := range list {
+		if m.State == node.MessageQueued {
+			conv.Queued++
+		}
+	}
+	if len(list) > 0 {
+		conv.Last = ptr(list[len(list)-1])
+	}
+	return conv
+}
+
+func (n *Node) Conversations(context.Context) (all []node.Conversation, err error) {
+	if err := n.begin("Conversations"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	for i := range n.contacts {
+		all = append(all, n.conversationLocked(&n.contacts[i]))
+	}
+	return all, nil
+}
+
+func (n *Node) Conversation(_ context.Context, ref string) (node.Conversation, error) {
+	if err := n.begin("Conversation"); err != nil {
+		return node.Conversation{}, err
+	}
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return node.Conversation{}, err
+	}
+	return n.conversationLocked(c), nil
+}
+
+func (n *Node) Send(_ context.Context, ref, text string) (node.Message, error) {
+	if err := n.begin("Send"); err != nil {
+		return node.Message{}, err
+	}
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	switch {
+	case err != nil:
+		return node.Message{}, err
+	case text == "":
+		return node.Message{}, fmt.Errorf("an empty text is %w", node.ErrInvalid)
+	case len(text) > node.MaxText:
+		return node.Message{}, fmt.Errorf("a text of %d bytes is %w: at most %d", len(text), node.ErrTooLarge, node.MaxText)
+	case c.Blocked:
+		return node.Message{}, fmt.Errorf("send to %q: %w", c.Name, node.ErrBlocked)
+	}
+	return n.addLocked(c, node.Message{Sender: n.status.Name, Mine: true, State: node.MessageQueued, Text: text}), nil
+}
+
+func (n *Node) Messages(_ context.Context, ref, before, after string, limit int) ([]node.Message, error) {
+	if err := n.begin("Messages"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return nil, err
+	}
+	list := n.messages[c.Conversation]
+	find := func(id string) (int, error) {
+		i := slices.IndexFunc(list, func(m node.Message) bool { return m.ID == id })
+		if i < 0 {
+			return 0, fmt.Errorf("message %q: %w", id, node.ErrNotFound)
+		}
+		return i, nil
+	}
+	switch {
+	case before != "":
+		i, err := find(before)
+		if err != nil {
+			return nil, err
+		}
+		list = list[max(0, i-limit):i]
+	case after != "":
+		i, err := find(after)
+		if err != nil {
+			return nil, err
+		}
+		list = list[i+1:]
+		list = list[:min(limit, len(list))]
+	default:
+		list = list[max(0, len(list)-limit):]
+	}
+	return slices.Clone(list), nil
+}
+
+func (n *Node) LastEvent(context.Context) (uint64, error) {
+	if err := n.begin("LastEvent"); err != nil {
+		return 0, err
+	}
+	defer n.mu.Unlock()
+	return uint64(len(n.events)), nil
+}
+
+func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[node.Event, error] {
+	return func(yield func(node.Event, error) bool) {
+		for {
+			if err := n.begin("Events"); err != nil {
+				yield(node.Event{}, err)
+				return
+			}
+			var more []node.Event
+			if after < uint64(len(n.events)) {
+				more = slices.Clone(n.events[after:])
+			}
+			news := n.news
+			n.mu.Unlock()
+			for _, e := range more {
+				if !yield(e, nil) {
+					return
+				}
+				after = e.Seq
+			}
+			if len(more) > 0 {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-news:
+			}
+		}
+	}
+}
+
+func (n *Node) Config(context.Context) ([]api.Setting, error) {
+	if err := n.begin("Config"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	return slices.Clone(n.settings), nil
+}
+
+func (n *Node) SetConfig(_ context.Context, key, value string) (api.Setting, error) {
+	if err := n.begin("SetConfig"); err != nil {
+		return api.Setting{}, err
+	}
+	defer n.mu.Unlock()
+	for i := range n.settings {
+		if s := &n.settings[i]; s.Key == key {
+			s.Value = value
+			return *s, nil
+		}
+	}
+	return api.Setting{}, fmt.Errorf("setting %q: %w", key, node.ErrNotFound)
+}
+
+func (n *Node) Doctor(context.Context) ([]node.Check, error) {
+	if err := n.begin("Doctor"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	return []node.Check{{Name: "vault", OK: true, Detail: "opens and reads"}}, nil
+}
+
+func (n *Node) Shutdown() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.stopped {
+		n.stopped = true
+		close(n.down)
+	}
+}

@@ -1,0 +1,339 @@
+package conversation
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"sotto/crypto/identity"
+	"sotto/crypto/key"
+	"sotto/crypto/mls"
+	"sotto/relay/mailbox"
+)
+
+// ErrInvalid is wrapped by the errors of [Validate] and its like: every member
+// refuses this commit, welcome or leaf alike.
+var ErrInvalid = errors.New("against the rules of the conversation")
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))
+}
+
+// The roles of a capability in its derivation (spec/envelope.md, section 2).
+const (
+	RoleRead   byte = 1
+	RoleAppend byte = 2
+)
+
+// EnvelopeSecretSize is the length of what envelopes of an epoch are sealed under.
+const EnvelopeSecretSize = 48
+
+// Exporter is an epoch: a group, or one that is staged.
+type Exporter interface {
+	Export(label string, context []byte, length int) ([]byte, error)
+}
+
+// EpochKeys is what an epoch gives to the world outside MLS.
+type EpochKeys struct {
+	Envelope []byte // the secret of envelope.NewKeys
+	Read     key.CapabilitySecret
+	Append   key.CapabilitySecret
+}
+
+// DeriveKeys derives an epoch's keys for a mailbox.
+func DeriveKeys(x Exporter, box mailbox.ID) (k EpochKeys, err error) {
+	if k.Envelope, err = x.Export("sotto envelope", nil, EnvelopeSecretSize); err != nil {
+		return EpochKeys{}, err
+	}
+	for role, into := range map[byte]*key.CapabilitySecret{RoleRead: &k.Read, RoleAppend: &k.Append} {
+		seed, err := x.Export("sotto cap", append(box[:len(box):len(box)], role), key.Size)
+		if err != nil {
+			return EpochKeys{}, err
+		}
+		*into = key.CapabilityFromSeed(seed)
+		clear(seed)
+	}
+	return k, nil
+}
+
+// NextCaps is the meta of a commit that leads to the epoch of these keys
+// (spec/relay.md, section 4).
+func (k EpochKeys) NextCaps() []byte {
+	return k.Append.Public().Append(k.Read.Public().Append(nil))
+}
+
+// RequiredCapabilities is the extension that every group's context carries.
+func RequiredCapabilities() mls.Extension {
+	return mls.RequiredCapabilities{Extensions: []mls.ExtensionType{mls.ExtensionType(ExtensionGroup), mls.ExtensionType(ExtensionInbox)}}.Extension()
+}
+
+// Leaf is what a leaf of a tree says of its device.
+type Leaf struct {
+	Account identity.AccountID
+	Device  identity.DeviceID
+	Cert    identity.DeviceCert
+	Inbox   identity.InboxRef
+}
+
+// ReadLeaf reads and verifies a leaf: its credential leads to its signature key,
+// and it says where its inbox is.
+func ReadLeaf(leaf *mls.LeafNode) (Leaf, error) {
+	if leaf.Credential.Type != mls.CredentialBasic {
+		return Leaf{}, invalid("a credential of type %d", leaf.Credential.Type)
+	}
+	c, err := identity.ParseCredential(leaf.Credential.Identity)
+	if err != nil {
+		return Leaf{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	cert, err := c.Verify()
+	if err != nil {
+		return Leaf{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if !bytes.Equal(cert.DeviceKey.Bytes(), leaf.SignatureKey) {
+		return Leaf{}, invalid("a leaf signed with another key than its device's")
+	}
+	raw, ok := leaf.Extensions.Get(mls.ExtensionType(ExtensionInbox))
+	if !ok {
+		return Leaf{}, invalid("a leaf without an inbox")
+	}
+	inbox, err := identity.ParseInboxRef(raw)
+	if err != nil {
+		return Leaf{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return Leaf{Account: c.Account, Device: c.Device, Cert: cert, Inbox: inbox}, nil
+}
+
+// ValidateCredential is the ValidateCredential of [mls.Config]: bytes alone
+// decide. A leaf that replaces another keeps account and device.
+func ValidateCredential(leaf, old *mls.LeafNode) error {
+	now, err := ReadLeaf(leaf)
+	if err != nil || old == nil {
+		return err
+	}
+	before, err := ReadLeaf(old)
+	if err != nil {
+		return err
+	}
+	if now.Account != before.Account || now.Device != before.Device {
+		return invalid("a leaf that becomes another device's")
+	}
+	return nil
+}
+
+// Group reads the GroupInfo out of a group's context.
+func Group(c mls.GroupContext) (*GroupInfo, error) {
+	raw, ok := c.Extensions.Get(mls.ExtensionType(ExtensionGroup))
+	if !ok {
+		return nil, invalid("a group without extension 0xF051")
+	}
+	want := RequiredCapabilities()
+	if got, ok := c.Extensions.Get(want.Type); !ok || !bytes.Equal(got, want.Data) {
+		return nil, invalid("other required capabilities")
+	}
+	g, err := ParseGroupInfo(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return g, nil
+}
+
+// Validate judges a commit by spec/group.md, section 4: old is the group that it
+// applies to, meta what the mailbox holds beside it. It returns an error that
+// wraps ErrInvalid if every member must skip it.
+func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
+	before, err := Group(old.Context())
+	if err != nil {
+		return err
+	}
+	if s.External() {
+		return invalid("a commit from outside the group")
+	}
+	if _, err := ParseContext(s.AuthenticatedData()); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	committer, ok := old.Member(s.Committer())
+	if !ok {
+		return invalid("a committer who is no member")
+	}
+	by, err := ReadLeaf(committer)
+	if err != nil {
+		return err
+	}
+	may := before.May(by.Account)
+
+	for _, p := range s.Proposals() {
+		if p.ByReference {
+			return invalid("a proposal by reference")
+		}
+		switch p := p.Proposal.(type) {
+		case mls.Add:
+			leaf, err := ReadLeaf(p.KeyPackage.LeafNode)
+			if err != nil {
+				return err
+			}
+			switch known := before.Role(leaf.Account) != 0; {
+			case known && leaf.Account != by.Account:
+				return invalid("a device added by another account than its own")
+			case !known && (before.Kind != ManyPeople || may&MayAdd == 0):
+				return invalid("an account added by one that may not")
+			}
+		case mls.Remove:
+			node, ok := old.Member(p.Removed)
+			if !ok {
+				return invalid("the removal of nobody")
+			}
+			leaf, err := ReadLeaf(node)
+			if err != nil {
+				return err
+			}
+			if leaf.Account != by.Account && (may&MayRemove == 0 || before.Role(leaf.Account) >= before.Role(by.Account)) {
+				return invalid("the removal of a device by one that may not")
+			}
+		case mls.GroupContextExtensions:
+			// Judged below, by what it makes of the context.
+		default:
+			return invalid("a proposal of type %d", p.Type())
+		}
+	}
+	if s.RemovesSelf() {
+		return nil // the new epoch is not ours to look into
+	}
+
+	after, err := Group(s.Context())
+	if err != nil {
+		return err
+	}
+	if err := validChange(before, after, may); err != nil {
+		return err
+	}
+	if err := validRoster(after, s.Roster()); err != nil {
+		return err
+	}
+	keys, err := DeriveKeys(s, after.Mailboxes[0].Mailbox)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(meta, keys.NextCaps()) {
+		return invalid("other capabilities at the relay than the new epoch derives")
+	}
+	return nil
+}
+
+// validChange judges what a commit makes of the group's information.
+func validChange(before, after *GroupInfo, may Rights) error {
+	if after.Kind != before.Kind || !bytes.Equal(after.Binding, before.Binding) || after.MaxLeaves != before.MaxLeaves || after.LeafIdle != before.LeafIdle {
+		return invalid("a change of what never changes in a group")
+	}
+	for _, c := range []struct {
+		right   Rights
+		changed bool
+	}{
+		{MayChangeRetention, after.Retention != before.Retention},
+		{MayRename, !bytes.Equal(after.Profile, before.Profile)},
+		{MayChangeRoles, !sameRoles(after, before) || after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay || after.OwnerMay != before.OwnerMay},
+		{MayChangeRelays, !sameMailboxes(after, before) || after.Term != before.Term},
+	} {
+		if c.changed && may&c.right == 0 {
+			return invalid("a change by one that may not")
+		}
+	}
+	if !sameMailbox(after.Mailboxes[0], before.Mailboxes[0]) != (after.Term != before.Term) || after.Term < before.Term {
+		return invalid("a first mailbox and a term that do not change together")
+	}
+	return nil
+}
+
+func sameMailbox(a, b MailboxRef) bool {
+	return a.Mailbox == b.Mailbox && a.BaseEpoch == b.BaseEpoch && bytes.Equal(a.Relay, b.Relay)
+}
+
+func sameMailboxes(a, b *GroupInfo) bool {
+	if len(a.Mailboxes) != len(b.Mailboxes) {
+		return false
+	}
+	for i := range a.Mailboxes {
+		if !sameMailbox(a.Mailboxes[i], b.Mailboxes[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameRoles(a, b *GroupInfo) bool {
+	if len(a.Roles) != len(b.Roles) {
+		return false
+	}
+	for i := range a.Roles {
+		if a.Roles[i] != b.Roles[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// validRoster checks that every leaf is of an account with a role, that no device
+// is there twice, and that there are not too many.
+func validRoster(g *GroupInfo, roster []mls.Member) error {
+	if len(roster) > int(g.MaxLeaves) {
+		return invalid("%d leaves, at most %d", len(roster), g.MaxLeaves)
+	}
+	type device struct {
+		account identity.AccountID
+		device  identity.DeviceID
+	}
+	seen := map[device]bool{}
+	for _, m := range roster {
+		leaf, err := ReadLeaf(m.Node)
+		if err != nil {
+			return err
+		}
+		d := device{leaf.Account, leaf.Device}
+		if seen[d] {
+			return invalid("one device with two leaves")
+		}
+		seen[d] = true
+		if g.Role(leaf.Account) == 0 {
+			return invalid("a device of an account that is not in the group")
+		}
+	}
+	return nil
+}
+
+// ValidateDirect judges a group that an invite has led to, before it is joined for
+// good: its members are exactly the two accounts' devices given, and its binding is
+// that of the handshake (spec/invite.md, section 5).
+func ValidateDirect(g *mls.Group, binding [32]byte, a, b identity.AccountID, devices map[identity.DeviceID]identity.AccountID) (*GroupInfo, error) {
+	info, err := Group(g.Context())
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case info.Kind != Direct:
+		return nil, invalid("not a conversation between two")
+	case !bytes.Equal(info.Binding, binding[:]):
+		return nil, invalid("bound to another handshake")
+	case len(info.Mailboxes) != 1 || info.Mailboxes[0].BaseEpoch != g.Epoch() || info.Term != 1:
+		return nil, invalid("not a new conversation")
+	case len(info.Roles) != 2 || info.Role(a) != Owner || info.Role(b) != Owner:
+		return nil, invalid("other people than the two who met")
+	case info.MemberMay|info.AdminMay|info.OwnerMay != allRights || info.OwnerMay != allRights:
+		return nil, invalid("other rights than a conversation between two has")
+	}
+	roster := g.Roster()
+	if err := validRoster(info, roster); err != nil {
+		return nil, err
+	}
+	if len(roster) != len(devices) {
+		return nil, invalid("%d devices, want %d", len(roster), len(devices))
+	}
+	for _, m := range roster {
+		leaf, err := ReadLeaf(m.Node)
+		if err != nil {
+			return nil, err
+		}
+		if devices[leaf.Device] != leaf.Account {
+			return nil, invalid("a device that was not announced")
+		}
+	}
+	return info, nil
+}

@@ -1,0 +1,583 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sotto/crypto/envelope"
+	"sotto/crypto/handshake"
+	"sotto/crypto/identity"
+	"sotto/crypto/key"
+	"sotto/crypto/mls"
+	"sotto/node/conversation"
+	"sotto/node/store"
+	"sotto/relay/client"
+	"sotto/relay/mailbox"
+	"sotto/relay/transport"
+	"sotto/relay/wire"
+)
+
+// InviteOptions are the wishes for an invite.
+type InviteOptions struct {
+	Expires time.Duration // from now; 0 means DefaultInvite
+	Name    string        // what to call who opens it; empty: by their profile name
+}
+
+// How long an invite can be opened.
+const (
+	DefaultInvite = 7 * 24 * time.Hour
+	maxInvite     = 90 * 24 * time.Hour
+	minInvite     = time.Minute
+	placeWait     = 3 * time.Second     // for the relay to take the offer, before Invite returns
+	ticketLife    = maxInvite           // of the ticket in an offer
+	pendingLife   = 30 * 24 * time.Hour // of a contact that is never heard
+)
+
+// Invite makes an invite. Whoever opens the link becomes a contact: making it is
+// consent. It returns ErrInvalid, and ErrUnreachable if no relay is known.
+func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
+	switch {
+	case o.Expires == 0:
+		o.Expires = DefaultInvite
+	case o.Expires < minInvite || o.Expires > maxInvite:
+		return Invite{}, fmt.Errorf("%w: an invite can be opened for between a minute and 90 days", ErrInvalid)
+	}
+	if o.Name != "" {
+		var err error
+		if o.Name, err = identity.NormalizeName(o.Name); err != nil {
+			return Invite{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	home := n.homeRelay()
+	if home == "" {
+		return Invite{}, fmt.Errorf("%w: this node knows no relay; start it with its embedded relay, or name one with sotto config set relay ADDRESS", ErrUnreachable)
+	}
+	if err := n.ensureInbox(home, nil); err != nil {
+		return Invite{}, err
+	}
+	n.startInbox()
+	var inbox store.Inbox
+	if err := n.db.View(func(tx *store.Tx) (err error) { inbox, err = tx.Inbox(); return err }); err != nil {
+		return Invite{}, apiError(err)
+	}
+	r, err := n.relayAt(home)
+	if err != nil {
+		return Invite{}, err
+	}
+	at := r.where()
+	var hints [][]byte
+	for _, h := range at.Hints {
+		hints = append(hints, h.Bytes())
+	}
+	ref, err := n.inboxRef(&inbox)
+	if err != nil {
+		return Invite{}, err
+	}
+	var ticket []byte
+	if e := n.opt.Embedded; e != nil && e.Address.Key == at.Key {
+		ticket = e.Ticket(ticketLife)
+	}
+	expires := uint32(mailbox.MinuteOf(n.clock().Add(o.Expires + time.Minute - 1)))
+	link, value, secrets, err := handshake.NewInvite(handshake.InviteOptions{Log: n.account, Actor: n.actor(), Inbox: ref, Ticket: ticket, Name: n.device.Name,
+		Expires: expires, Relay: at.Key, Hints: hints,
+		SlotID: func(read key.CapabilityPublic) [32]byte { return wire.SlotID(at.Key, read) }})
+	if err != nil {
+		return Invite{}, err
+	}
+	read, owner := link.Secret.SlotRead(), key.NewCapability()
+	rec := &store.Invite{OfferHash: secrets.OfferHash, Secrets: secrets.Append(nil), Relay: home, Slot: wire.SlotID(at.Key, read.Public()),
+		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: expires, Name: o.Name, State: store.InviteOpen, Created: n.clock()}
+	if err := n.update(func(tx *store.Tx) error { return tx.PutInvite(rec) }); err != nil {
+		return Invite{}, apiError(err)
+	}
+	n.placeInvite(rec.OfferHash)
+	placed := n.waitPlaced(ctx, rec.OfferHash)
+
+	out := n.showInvite(rec)
+	out.Link, out.Reach = link.Text(), string(transport.ReachOf(at))
+	out.Words = inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed)
+	return out, nil
+}
+
+func inviteWords(reach transport.Reach, embedded, placed bool) string {
+	var s []string
+	switch reach {
+	case transport.Machine:
+		s = append(s, "Only this machine can reach the relay that the link names.")
+	case transport.Network:
+		s = append(s, "Only this local network can reach the relay that the link names.")
+	}
+	if embedded {
+		s = append(s, "Its mailboxes are on this machine: they sleep when it does.")
+	}
+	if !placed {
+		s = append(s, "The relay does not have the invite yet: it works as soon as the relay can be reached from here.")
+	}
+	return strings.Join(s, " ")
+}
+
+func (n *Node) actor() identity.Actor { return identity.Actor{Device: n.device.ID, Key: n.signer} }
+
+func inviteID(offer [32]byte) string { return hex.EncodeToString(offer[:8]) }
+
+func (n *Node) showInvite(i *store.Invite) Invite {
+	return Invite{ID: inviteID(i.OfferHash), Expires: mailbox.Minute(i.Expires).Time()}
+}
+
+// placeInvite puts an offer into its slot.
+func (n *Node) placeInvite(offer [32]byte) {
+	n.task("invite "+inviteID(offer), func(ctx context.Context) error {
+		var i store.Invite
+		if err := n.db.View(func(tx *store.Tx) (err error) { i, err = tx.Invite(offer); return err }); err != nil {
+			return nil
+		}
+		if i.State != store.InviteOpen || i.Placed || i.Expires <= uint32(mailbox.MinuteOf(n.clock())) {
+			return nil
+		}
+		// The request comes to the inbox: it must be there first.
+		if _, err := n.openInbox(ctx); err != nil {
+			return err
+		}
+		r, err := n.relayAt(i.Relay)
+		if err != nil {
+			return err
+		}
+		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), true, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
+		if err != nil {
+			return err
+		}
+		return n.update(func(tx *store.Tx) error {
+			now, err := tx.Invite(offer)
+			if err != nil {
+				return err
+			}
+			now.Placed = true
+			return tx.PutInvite(&now)
+		})
+	})
+}
+
+// waitPlaced waits a while for the relay to have the offer.
+func (n *Node) waitPlaced(ctx context.Context, offer [32]byte) bool {
+	ctx, cancel := context.WithTimeout(ctx, placeWait)
+	defer cancel()
+	for {
+		wake := n.events.next()
+		placed := false
+		n.db.View(func(tx *store.Tx) error {
+			i, err := tx.Invite(offer)
+			placed = err == nil && (i.Placed || i.State != store.InviteOpen)
+			return nil
+		})
+		if placed {
+			return true
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Invites returns the invites that can still be opened.
+func (n *Node) Invites(ctx context.Context) (out []Invite, err error) {
+	out = []Invite{}
+	now := uint32(mailbox.MinuteOf(n.clock()))
+	err = n.db.View(func(tx *store.Tx) error {
+		all, err := tx.Invites()
+		for i := range all {
+			if all[i].State == store.InviteOpen && all[i].Expires > now {
+				out = append(out, n.showInvite(&all[i]))
+			}
+		}
+		return err
+	})
+	return out, apiError(err)
+}
+
+// RevokeInvite ends an invite: nobody can open it any more.
+func (n *Node) RevokeInvite(ctx context.Context, id string) error {
+	var found *store.Invite
+	err := n.update(func(tx *store.Tx) error {
+		all, err := tx.Invites()
+		if err != nil {
+			return err
+		}
+		for i := range all {
+			if all[i].State == store.InviteOpen && inviteID(all[i].OfferHash) == id {
+				found = &all[i]
+			}
+		}
+		if found == nil {
+			return fmt.Errorf("%w: there is no open invite %q", ErrNotFound, id)
+		}
+		found.State, found.Secrets, found.Value = store.InviteRevoked, nil, nil
+		return tx.PutInvite(found)
+	})
+	if err != nil {
+		return apiError(err)
+	}
+	n.task("revoke "+id, func(ctx context.Context) error {
+		r, err := n.relayAt(found.Relay)
+		if err != nil {
+			return err
+		}
+		err = r.client.RevokeSlot(ctx, key.CapabilityFromSeed(found.Owner), key.CapabilityFromSeed(found.Reader).Public())
+		if errors.Is(err, mailbox.ErrGone) || errors.Is(err, mailbox.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+	return nil
+}
+
+// Accept opens an invite. It returns at once, with the contact pending; what comes of
+// it shows in events. It returns ErrInvalid for a text that is no invite, damaged or
+// of another kind, ErrGone if it has expired, ErrExists if it was opened here before.
+func (n *Node) Accept(ctx context.Context, text, name string) (Contact, error) {
+	link, err := handshake.ParseLink(text)
+	if err != nil {
+		return Contact{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := link.Check(uint32(mailbox.MinuteOf(n.clock()))); err != nil {
+		return Contact{}, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	if name != "" {
+		if name, err = identity.NormalizeName(name); err != nil {
+			return Contact{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+	}
+	id := link.ID()
+	var out Contact
+	err = n.update(func(tx *store.Tx) error {
+		if _, err := tx.Acceptance(id); err == nil {
+			return fmt.Errorf("%w: this invite was opened here before; sotto contact list shows what came of it", ErrExists)
+		}
+		mine, err := tx.Invites()
+		if err != nil {
+			return err
+		}
+		for i := range mine {
+			if bytes.Equal(mine[i].Reader, link.Secret.SlotRead().Seed()) {
+				return fmt.Errorf("%w: this is your own invite; hand it to somebody else", ErrInvalid)
+			}
+		}
+		shown := name
+		if shown == "" {
+			shown = "new contact"
+		}
+		if shown, err = freeName(tx, shown, id); err != nil {
+			return err
+		}
+		a := &store.Acceptance{ID: id, Link: strings.TrimSpace(text), Tag: random16(), Step: store.AcceptTaking, Name: name, Created: n.clock()}
+		c := &store.Contact{Account: id, Name: shown, State: store.ContactPending, Reason: "taking the invite from its relay", Since: n.clock()}
+		out = showContact(c)
+		return errors.Join(tx.PutAcceptance(a), tx.PutContact(c), n.noteContact(tx, id))
+	})
+	if err != nil {
+		return Contact{}, apiError(err)
+	}
+	n.advance(id)
+	return out, nil
+}
+
+// advance takes an invite that was opened here a step further, until the answer is
+// awaited.
+func (n *Node) advance(id [32]byte) {
+	n.task(fmt.Sprintf("accept %x", id[:8]), func(ctx context.Context) error {
+		for {
+			var a store.Acceptance
+			if err := n.db.View(func(tx *store.Tx) (err error) { a, err = tx.Acceptance(id); return err }); err != nil {
+				return err
+			}
+			var err error
+			switch a.Step {
+			case store.AcceptTaking:
+				err = n.takeOffer(ctx, &a)
+			case store.AcceptSending:
+				err = n.sendRequest(ctx, &a)
+			default:
+				return nil
+			}
+			var final *finalError
+			if errors.As(err, &final) {
+				return n.failAcceptance(id, final)
+			}
+			if err != nil {
+				n.sayAcceptance(id, err)
+				return err
+			}
+		}
+	})
+}
+
+// finalError ends an acceptance: to try again would not help.
+type finalError struct{ reason string }
+
+func (e *finalError) Error() string { return e.reason }
+
+func final(format string, args ...any) error { return &finalError{fmt.Sprintf(format, args...)} }
+
+func (n *Node) failAcceptance(id [32]byte, f *finalError) error {
+	return n.update(func(tx *store.Tx) error {
+		a, err := tx.Acceptance(id)
+		if err != nil {
+			return err
+		}
+		a.Step, a.Reason, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptFailed, f.reason, nil, nil, nil, ""
+		c, err := tx.Contact(a.ID)
+		if err != nil {
+			return err
+		}
+		c.State, c.Reason = store.ContactFailed, f.reason
+		return errors.Join(tx.PutAcceptance(&a), tx.PutContact(&c), n.noteContact(tx, c.Account))
+	})
+}
+
+// sayAcceptance shows what an acceptance waits for.
+func (n *Node) sayAcceptance(id [32]byte, cause error) {
+	reason := "the relay cannot be reached: " + cause.Error()
+	if errors.Is(cause, client.ErrWrongRelay) {
+		reason = "another relay answers at the address that the invite names; it is tried again"
+	}
+	err := n.update(func(tx *store.Tx) error {
+		c, err := tx.Contact(id)
+		if err != nil || c.Reason == reason {
+			return err
+		}
+		c.Reason = reason
+		return errors.Join(tx.PutContact(&c), n.noteContact(tx, c.Account))
+	})
+	if err != nil {
+		n.log.Warn("what a contact waits for is not shown", "err", err)
+	}
+}
+
+// takeOffer takes the offer out of its slot and makes the request.
+func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
+	link, err := handshake.ParseLink(a.Link)
+	if err != nil {
+		return final("%v", err)
+	}
+	if err := link.Check(uint32(mailbox.MinuteOf(n.clock()))); err != nil {
+		return final("%v", err)
+	}
+	at, err := linkAddress(link)
+	if err != nil {
+		return final("the invite names no relay that this version can reach: %v", err)
+	}
+	r, err := n.relayAt(at)
+	if err != nil {
+		return err
+	}
+	read := link.Secret.SlotRead()
+	value, err := r.client.TakeSlot(ctx, read, mailbox.Tag(a.Tag))
+	var refused *wire.Error
+	switch {
+	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotTaken:
+		return final("the invite has been used by somebody else; if that was not you, tell who gave it to you")
+	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotExpired:
+		return final("%v", handshake.ErrExpired)
+	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotRevoked:
+		return final("the invite was revoked by who made it")
+	case errors.Is(err, mailbox.ErrNotFound):
+		// The inviter's relay does not have it yet, or never will.
+		return fmt.Errorf("the relay does not have the invite (yet)")
+	case err != nil:
+		return err
+	}
+	offer, err := link.OpenOffer(wire.SlotID(link.Relay, read.Public()), value)
+	if err != nil {
+		return final("%v; no contact is made", err)
+	}
+	inviter := offer.Log.ID()
+	if inviter == n.account.ID() {
+		return final("this is an invite of your own account")
+	}
+	peer, err := wire.ReadAddress(offer.Inbox.Relay)
+	if err != nil {
+		return final("%v: its inbox: %v", handshake.ErrOffer, err)
+	}
+	// Without a relay of one's own the inviter's is taken.
+	home := n.homeRelay()
+	if home == "" {
+		home = at
+	}
+	var ticket []byte
+	if same, err := wire.ParseAddress(home); err == nil && same.Key == link.Relay {
+		ticket = offer.Ticket
+	}
+	if err := n.ensureInbox(home, ticket); err != nil {
+		return err
+	}
+	in, err := n.openInbox(ctx)
+	if err != nil {
+		return err
+	}
+	n.startInbox()
+
+	bundle, err := n.keyPackage(&in)
+	if err != nil {
+		return err
+	}
+	devices, err := n.account.DeviceSet(n.actor())
+	if err != nil {
+		return err
+	}
+	if len(devices.Devices) != 1 {
+		return final("an account with several devices cannot open invites in this version")
+	}
+	ref, err := n.inboxRef(&in)
+	if err != nil {
+		return err
+	}
+	body, state, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
+		Log: n.account, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
+	if err != nil {
+		return err
+	}
+	entry, err := envelope.SealLetter(offer.Inbox.Sealing, offer.Inbox.Mailbox, envelope.ContactRequest, body)
+	if err != nil {
+		return err
+	}
+	return n.update(func(tx *store.Tx) error {
+		now, err := tx.Acceptance(a.ID)
+		if err != nil || now.Step != store.AcceptTaking {
+			return err
+		}
+		now.Step, now.State, now.KeyPackage = store.AcceptSending, state.Append(nil), bundle.Marshal()
+		now.Relay, now.Inbox, now.AppendSeed = peer.String(), offer.Inbox.Mailbox, offer.Inbox.Append.Seed()
+		now.Entry, now.Request, now.Log = entry, state.RequestHash(), entries(offer.Log)
+		c, err := tx.Contact(a.ID)
+		if err != nil {
+			return err
+		}
+		// From here on it is known who the contact is.
+		if old, err := tx.Contact(inviter); err == nil && old.State != store.ContactFailed {
+			return errors.Join(n.giveUp(tx, &now, fmt.Sprintf("%s is a contact already", old.Name)))
+		}
+		c.Profile, c.Log, c.Reason = offer.Name, now.Log, "sending the request"
+		if now.Name == "" {
+			if c.Name, err = freeName(tx, offer.Name, c.Account); err != nil {
+				return err
+			}
+		}
+		return errors.Join(tx.PutAcceptance(&now), tx.PutContact(&c), n.noteContact(tx, c.Account))
+	})
+}
+
+// giveUp is failAcceptance within a transaction.
+func (n *Node) giveUp(tx *store.Tx, a *store.Acceptance, reason string) error {
+	a.Step, a.Reason, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptFailed, reason, nil, nil, nil, ""
+	c, err := tx.Contact(a.ID)
+	if err != nil {
+		return err
+	}
+	c.State, c.Reason = store.ContactFailed, reason
+	return errors.Join(tx.PutAcceptance(a), tx.PutContact(&c), n.noteContact(tx, c.Account))
+}
+
+func linkAddress(l handshake.Link) (string, error) {
+	a, err := wire.NewAddress(l.Relay, l.Hints)
+	if err != nil {
+		return "", err
+	}
+	return a.String(), nil
+}
+
+// Key packages are good from an hour before they are made for 84 days.
+const (
+	lifetimeBefore = time.Hour
+	lifetimeAfter  = 84 * 24 * time.Hour
+)
+
+func (n *Node) lifetime() mls.Lifetime {
+	now := n.clock()
+	return mls.Lifetime{NotBefore: uint64(now.Add(-lifetimeBefore).Unix()), NotAfter: uint64(now.Add(lifetimeAfter).Unix())}
+}
+
+func capabilities() *mls.Capabilities {
+	c := mls.DefaultCapabilities(mls.XWing, mls.ExtensionType(conversation.ExtensionGroup), mls.ExtensionType(conversation.ExtensionKeyPackage), mls.ExtensionType(conversation.ExtensionInbox))
+	return &c
+}
+
+func (n *Node) keyPackage(in *store.Inbox) (*mls.KeyPackageBundle, error) {
+	credential, leaf, err := n.leaf(in)
+	if err != nil {
+		return nil, err
+	}
+	return mls.NewKeyPackage(mls.KeyPackageOptions{Suite: mls.XWing, Signer: n.signer.Signer(), Credential: credential, Lifetime: n.lifetime(),
+		Capabilities: capabilities(), LeafExtensions: leaf,
+		Extensions: mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionKeyPackage), Data: conversation.KeyPackageFlags(0)}}})
+}
+
+// sendRequest posts the request to the inviter's inbox.
+func (n *Node) sendRequest(ctx context.Context, a *store.Acceptance) error {
+	err := n.deposit(ctx, a.Relay, a.Inbox, a.AppendSeed, a.Entry)
+	if errors.Is(err, mailbox.ErrTooLarge) {
+		return final("the inviter's relay does not take the request: %v", err)
+	}
+	if err != nil {
+		return err
+	}
+	return n.update(func(tx *store.Tx) error {
+		now, err := tx.Acceptance(a.ID)
+		if err != nil || now.Step != store.AcceptSending {
+			return err
+		}
+		now.Step, now.Entry, now.Link = store.AcceptWaiting, nil, ""
+		c, err := tx.Contact(a.ID)
+		if err != nil {
+			return err
+		}
+		c.Reason = "waiting for the other side to answer"
+		return errors.Join(tx.PutAcceptance(&now), tx.PutContact(&c), n.noteContact(tx, c.Account))
+	})
+}
+
+// deposit appends an entry to somebody's inbox.
+func (n *Node) deposit(ctx context.Context, address string, inbox [32]byte, seed, entry []byte) error {
+	r, err := n.relayAt(address)
+	if err != nil {
+		return err
+	}
+	_, err = r.client.Append(ctx, key.CapabilityFromSeed(seed), mailbox.Deposit{Mailbox: inbox, Kind: mailbox.Message, Payload: entry})
+	return err
+}
+
+// startLetters sends what is to be sent to inboxes, once the mailbox that a letter is
+// about is there.
+func (n *Node) startLetters() {
+	n.task("letters", func(ctx context.Context) error {
+		var letters []store.Letter
+		if err := n.db.View(func(tx *store.Tx) (err error) { letters, err = tx.Letters(); return err }); err != nil {
+			return err
+		}
+		var failed error
+		for _, l := range letters {
+			made := true
+			n.db.View(func(tx *store.Tx) error {
+				c, err := tx.Conversation(l.Group)
+				made = err != nil || c.Made == nil || c.Made.Created
+				return nil
+			})
+			if !made {
+				continue // its owner starts this again
+			}
+			if err := n.deposit(ctx, l.Relay, l.Inbox, l.AppendSeed, l.Entry); err != nil {
+				failed = err
+				continue
+			}
+			if err := n.update(func(tx *store.Tx) error { return tx.DeleteLetter(l.Number) }); err != nil {
+				return err
+			}
+		}
+		return failed
+	})
+}

@@ -1,0 +1,918 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sotto/crypto/envelope"
+	"sotto/crypto/identity"
+	"sotto/crypto/key"
+	"sotto/crypto/mls"
+	"sotto/node/content"
+	"sotto/node/conversation"
+	"sotto/node/store"
+	"sotto/relay/client"
+	"sotto/relay/mailbox"
+	"sotto/relay/wire"
+)
+
+// owner is a conversation's goroutines: turns change its state one after the
+// other, a reader brings entries, a poster takes the outbox to the relay.
+type owner struct {
+	n     *Node
+	group []byte
+
+	turns sync.Mutex // held for a turn
+	state *ownerState
+	lost  uint64 // of Node.lost when state was read
+
+	kick chan struct{} // holds one: the poster looks again
+	tick chan time.Duration
+
+	mu     sync.Mutex            // guards the following fields
+	held   map[mailbox.Hash]bool // answered, and to be left until the core decides
+	reason string                // why the reader does not get on
+	caught bool                  // everything up to the relay's newest known head is here
+}
+
+// ownerState is what a turn works on a copy of.
+type ownerState struct {
+	rec    store.Conversation
+	core   *conversation.Core
+	group  *mls.Group
+	staged *mls.Staged
+	keys   []store.EpochKeys // of the epochs that are remembered, the newest last
+	outbox []store.Outgoing
+}
+
+// startOwner begins a conversation's goroutines.
+func (n *Node) startOwner(rec store.Conversation) {
+	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}}
+	n.mu.Lock()
+	if n.owners[string(rec.Group)] != nil {
+		n.mu.Unlock()
+		return
+	}
+	n.owners[string(rec.Group)] = o
+	n.mu.Unlock()
+	n.spawn(o.wait)
+	n.spawn(o.post)
+	n.spawn(o.read)
+}
+
+// ownerOf returns a conversation's owner, or nil if the node does not run.
+func (n *Node) ownerOf(group []byte) *owner {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.owners[string(group)]
+}
+
+// load reads the state from the vault.
+func (o *owner) load(tx *store.Tx) (*ownerState, error) {
+	s := &ownerState{}
+	var err error
+	if s.rec, err = tx.Conversation(o.group); err != nil {
+		return nil, err
+	}
+	if s.core, err = conversation.ParseCore(s.rec.Core); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	records, err := tx.MLS(o.group)
+	if err != nil {
+		return nil, err
+	}
+	if s.group, err = mls.LoadGroup(o.n.mlsConfig(), records); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	staged, err := tx.Staged(o.group)
+	if err != nil {
+		return nil, err
+	}
+	if staged != nil {
+		if s.staged, err = mls.ParseStaged(o.n.mlsConfig(), staged); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+	}
+	if s.keys, err = tx.EpochKeys(o.group); err != nil {
+		return nil, err
+	}
+	s.outbox, err = tx.Outbox(o.group)
+	return s, err
+}
+
+func (s *ownerState) clone() *ownerState {
+	c := *s
+	core, err := conversation.ParseCore(s.core.Append(nil))
+	if err != nil {
+		panic("node: " + err.Error()) // unreachable: it was just written
+	}
+	c.core, c.group = core, s.group.Clone()
+	c.rec.Heads = append([][32]byte(nil), s.rec.Heads...)
+	c.keys = append([]store.EpochKeys(nil), s.keys...)
+	c.outbox = append([]store.Outgoing(nil), s.outbox...)
+	return &c
+}
+
+// turn is one transaction's work on a conversation.
+type turn struct {
+	*ownerState
+	o  *owner
+	n  *Node
+	tx *store.Tx
+
+	now      time.Time
+	fresh    *store.Message // found in the entry at hand
+	incoming *mls.Staged    // found in the entry at hand
+	wait     time.Duration
+	posts    bool
+	events   bool
+}
+
+// do runs f on a copy of the state within a transaction, and makes the copy the
+// state once that is durable.
+func (o *owner) do(f func(t *turn) error) error {
+	o.turns.Lock()
+	defer o.turns.Unlock()
+	lost := o.n.lost.Load()
+	var t *turn
+	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
+		if o.state == nil || o.lost != lost {
+			s, err := o.load(tx)
+			if err != nil {
+				return err
+			}
+			o.state, o.lost = s, lost
+		}
+		t = &turn{ownerState: o.state.clone(), o: o, n: o.n, tx: tx, now: o.n.clock()}
+		if err := f(t); err != nil {
+			return err
+		}
+		return t.save()
+	}))
+	if err != nil {
+		return apiError(err)
+	}
+	o.state = t.ownerState
+	if t.wait > 0 {
+		select {
+		case o.tick <- t.wait:
+		default: // enough of them wait
+		}
+	}
+	if t.posts {
+		o.hurryPost()
+	}
+	if t.events {
+		o.n.events.ring()
+	}
+	return nil
+}
+
+// save writes what every turn changes.
+func (t *turn) save() error {
+	t.rec.Core = t.core.Append(nil)
+	return errors.Join(t.tx.PutMLS(t.o.group, t.group.Changes()), t.tx.PutConversation(&t.rec))
+}
+
+// step gives the core an input and does what it wants.
+func (t *turn) step(in conversation.Input) error {
+	for _, e := range t.core.Step(t.now, in) {
+		if err := t.effect(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *turn) effect(e conversation.Effect) error {
+	switch e := e.(type) {
+	case conversation.Seal:
+		return t.seal(e.ID)
+	case conversation.Stage:
+		return t.stage(e.Expect)
+	case conversation.Post:
+		t.posts = true
+	case conversation.Forget:
+		return t.forget(e.Hash)
+	case conversation.Merge:
+		next, err := t.staged.Merge(t.group)
+		if err != nil {
+			return err
+		}
+		return errors.Join(t.drop(), t.enter(next))
+	case conversation.Apply:
+		next, err := t.incoming.Merge(t.group)
+		if err != nil {
+			return err
+		}
+		return t.enter(next)
+	case conversation.Drop:
+		return t.drop()
+	case conversation.Deliver:
+		return t.deliver(e.At)
+	case conversation.Place:
+		return t.mine(e.ID, func(m *store.Message) { m.Seq, m.State = uint64(e.At.Seq), store.MessageStored })
+	case conversation.Fail:
+		return t.mine(e.ID, func(m *store.Message) { m.State, m.Reason = store.MessageFailed, e.Reason })
+	case conversation.Missing:
+		t.rec.Missing += uint32(e.Count)
+		m := &store.Message{ID: gapID(t.o.group, e.At.Seq), Seq: uint64(e.At.Seq), State: store.MessageReceived, Kind: store.KindGap,
+			Sent: t.now, Arrived: t.now, Count: uint32(e.Count), Reason: e.Cause.String()}
+		return t.show(m)
+	case conversation.Opened:
+		return t.opened()
+	case conversation.Freeze:
+		t.events = true
+		name := t.contactName()
+		return errors.Join(t.n.noteConversation(t.tx, t.o.group),
+			t.n.notice(t.tx, fmt.Sprintf("Nothing more is sent to %s: %s.", name, e.Reason)))
+	case conversation.Wait:
+		t.wait = e.For
+	default:
+		panic(fmt.Sprintf("node: unknown effect %T", e))
+	}
+	return nil
+}
+
+// newest returns the keys of the present epoch.
+func (t *turn) newest() *store.EpochKeys { return &t.keys[len(t.keys)-1] }
+
+// context is what goes into the authenticated data of all we send.
+func (t *turn) context() []byte {
+	head := t.n.account.Head()
+	return conversation.Context{Seen: t.core.Cursor, Chain: t.core.Chain, AccountSeq: head.Seq, AccountHead: head.Hash}.Append(nil)
+}
+
+// enclose puts an MLS message into an envelope and that into the outbox.
+func (t *turn) enclose(kind mailbox.Kind, message []byte, out store.Outgoing) (mailbox.Hash, error) {
+	keys, err := envelope.NewKeys(t.newest().Envelope)
+	if err != nil {
+		return mailbox.Hash{}, err
+	}
+	out.Kind, out.Gen, out.Epoch = uint8(kind), uint32(t.core.Gen), t.core.Epoch
+	if out.Payload, err = keys.Seal(envelopeContext(t.rec.Mailbox, kind, t.core.Gen), message); err != nil {
+		return mailbox.Hash{}, err
+	}
+	out.Hash = mailbox.EntryHash(kind, t.core.Gen, out.Meta, out.Payload)
+	if err := t.tx.PutSeen(t.o.group, t.core.Epoch, sha256.Sum256(message), true); err != nil {
+		return mailbox.Hash{}, err
+	}
+	if err := t.tx.AddOutgoing(t.o.group, &out); err != nil {
+		return mailbox.Hash{}, err
+	}
+	t.outbox = append(t.outbox, out)
+	return out.Hash, nil
+}
+
+func envelopeContext(box mailbox.ID, kind mailbox.Kind, gen mailbox.Gen) envelope.Context {
+	return envelope.Context{Mailbox: box, Kind: uint8(kind), Generation: uint32(gen)}
+}
+
+func (t *turn) seal(id content.ID) error {
+	m, err := t.tx.Message(t.o.group, id)
+	if err != nil {
+		return err
+	}
+	message, err := t.group.Encrypt(m.Content, t.context())
+	if err != nil {
+		return err
+	}
+	h, err := t.enclose(mailbox.Message, message, store.Outgoing{Message: id})
+	if err != nil {
+		return err
+	}
+	return t.step(conversation.Sealed{ID: id, Hash: h})
+}
+
+func (t *turn) stage(expect mailbox.Mark) error {
+	staged, err := t.group.Commit(&mls.CommitOptions{AuthenticatedData: t.context()})
+	if err != nil {
+		return err
+	}
+	keys, err := conversation.DeriveKeys(staged, t.rec.Mailbox)
+	if err != nil {
+		return err
+	}
+	h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: expect, Meta: keys.NextCaps()})
+	if err != nil {
+		return err
+	}
+	t.staged = staged
+	if err := t.tx.PutStaged(t.o.group, staged.Marshal()); err != nil {
+		return err
+	}
+	return t.step(conversation.Staged{Hash: h})
+}
+
+func (t *turn) drop() error {
+	t.staged = nil
+	return t.tx.PutStaged(t.o.group, nil)
+}
+
+func (t *turn) forget(h mailbox.Hash) error {
+	for i := range t.outbox {
+		if t.outbox[i].Hash == h {
+			err := t.tx.DeleteOutgoing(t.o.group, &t.outbox[i])
+			t.outbox = append(t.outbox[:i:i], t.outbox[i+1:]...)
+			t.o.release(h)
+			return err
+		}
+	}
+	return nil
+}
+
+// pastEpochs are remembered for late messages, so long.
+const (
+	pastEpochs    = 3
+	pastEpochLife = 48 * time.Hour
+)
+
+// enter makes next, the group in its new epoch, the state, and forgets epochs.
+func (t *turn) enter(next *mls.Group) error {
+	if len(t.keys) > 0 {
+		t.newest().Ended = t.now
+	}
+	t.group = next
+	keys, err := conversation.DeriveKeys(next, t.rec.Mailbox)
+	if err != nil {
+		return err
+	}
+	t.keys = append(t.keys, store.EpochKeys{Epoch: next.Epoch(), Envelope: keys.Envelope, Read: keys.Read.Seed(), Append: keys.Append.Seed()})
+	for i := range t.keys {
+		if err := t.tx.PutEpochKeys(t.o.group, &t.keys[i]); err != nil {
+			return err
+		}
+	}
+	return t.forgetEpochs()
+}
+
+// forgetEpochs drops what is too old to be needed. An epoch in which something of ours
+// is still on its way stays.
+func (t *turn) forgetEpochs() error {
+	for len(t.keys) > 1 {
+		old := t.keys[0]
+		if len(t.keys) <= pastEpochs+1 && t.now.Sub(old.Ended) < pastEpochLife {
+			return nil
+		}
+		for _, out := range t.outbox {
+			if out.Epoch == old.Epoch {
+				return nil
+			}
+		}
+		t.group.ForgetBefore(old.Epoch + 1)
+		// Records that the group takes back itself go first: their bucket is then
+		// empty, and goes for good.
+		if err := t.tx.PutMLS(t.o.group, t.group.Changes()); err != nil {
+			return err
+		}
+		if err := t.tx.ForgetEpoch(t.o.group, old.Epoch); err != nil {
+			return err
+		}
+		t.keys = t.keys[1:]
+	}
+	return nil
+}
+
+// mine changes a message of ours and tells of it.
+func (t *turn) mine(id content.ID, change func(*store.Message)) error {
+	m, err := t.tx.Message(t.o.group, id)
+	if err != nil {
+		return err
+	}
+	change(&m)
+	t.events = true
+	return errors.Join(t.tx.PutMessage(t.o.group, &m), t.n.noteMessage(t.tx, t.o.group, id))
+}
+
+// show writes a message that is new and tells of it.
+func (t *turn) show(m *store.Message) error {
+	t.rec.Messages++
+	t.events = true
+	return errors.Join(t.tx.PutMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID))
+}
+
+func (t *turn) deliver(at mailbox.Mark) error {
+	m := t.fresh
+	if m == nil {
+		return nil
+	}
+	m.Seq = uint64(at.Seq)
+	if c, err := t.tx.Contact(t.rec.Contact); err == nil && c.Blocked {
+		return nil // read, and shown to nobody
+	}
+	t.remember(m.ID)
+	return t.show(m)
+}
+
+// remember keeps the newest ids: parents of what is sent next.
+func (t *turn) remember(id [32]byte) {
+	t.rec.Heads = append(t.rec.Heads, id)
+	if len(t.rec.Heads) > 3 {
+		t.rec.Heads = t.rec.Heads[len(t.rec.Heads)-3:]
+	}
+}
+
+func (t *turn) contactName() string {
+	if c, err := t.tx.Contact(t.rec.Contact); err == nil {
+		return c.Name
+	}
+	return "this contact"
+}
+
+// opened makes the contact complete: both sides have heard each other.
+func (t *turn) opened() error {
+	t.events = true
+	c, err := t.tx.Contact(t.rec.Contact)
+	if err != nil {
+		return err
+	}
+	c.State, c.Reason = store.ContactEstablished, ""
+	return errors.Join(t.tx.PutContact(&c), t.n.noteContact(t.tx, c.Account), t.n.noteConversation(t.tx, t.o.group))
+}
+
+// gapID is the id under which a gap is shown.
+func gapID(group []byte, at mailbox.Seq) [32]byte {
+	return sha256.Sum256(fmt.Appendf([]byte("sotto/gap"), "%x/%d", group, at))
+}
+
+// send makes a message of the user's durable.
+func (t *turn) send(text string) (*store.Message, error) {
+	parents := make([]content.ID, 0, len(t.rec.Heads))
+	for _, h := range t.rec.Heads {
+		parents = append(parents, content.ID(h))
+	}
+	t.rec.Lamport++
+	c, err := content.NewText(text, t.now, t.rec.Lamport, parents)
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	account := t.n.account.ID()
+	id := content.IDOf(account, t.o.group, encoded, c.Salt)
+	m := &store.Message{ID: id, Mine: true, From: account, Sent: c.Sent, Arrived: t.now, State: store.MessageQueued, Kind: store.KindText, Text: text, Content: encoded}
+	t.remember(id)
+	if err := t.show(m); err != nil {
+		return nil, err
+	}
+	return m, t.step(conversation.Send{ID: id})
+}
+
+// entry deals with one entry of the mailbox.
+func (t *turn) entry(e *mailbox.Entry, chain mailbox.Hash) error {
+	at := mailbox.Mark{Era: e.Era, Seq: e.Seq}
+	if e.Seq <= t.core.Cursor.Seq {
+		return nil
+	}
+	in := conversation.Read{At: at, Chain: chain, Hash: e.Hash(), Kind: e.Kind, Meta: len(e.Meta) > 0}
+	t.fresh, t.incoming = nil, nil
+	var err error
+	if in.Found, err = t.find(e, &in); err != nil {
+		return err
+	}
+	return t.step(in)
+}
+
+// find opens an entry and says what it is. An error is ours, not the entry's.
+func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found, error) {
+	bad, reason := conversation.Unreadable, func(format string, args ...any) { in.Note = fmt.Sprintf(format, args...) }
+	if e.Kind == mailbox.Commit {
+		bad = conversation.Invalid
+	}
+	for i := range t.outbox {
+		if t.outbox[i].Hash == in.Hash {
+			return conversation.Own, nil
+		}
+	}
+	message, err := t.open(e)
+	if err != nil {
+		reason("%v", err)
+		return bad, nil
+	}
+	hash := sha256.Sum256(message)
+	seen, own, err := t.tx.Seen(t.o.group, hash)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case own && e.Kind == mailbox.Message:
+		return conversation.Own, nil
+	case own:
+		return conversation.Invalid, nil // a commit of ours that was given up
+	case seen && e.Kind == mailbox.Message:
+		return conversation.Duplicate, nil
+	}
+	r, err := t.group.Process(message, nil)
+	if errors.Is(err, mls.ErrOwnMessage) && e.Kind == mailbox.Message {
+		return conversation.Own, nil
+	}
+	if errors.Is(err, mls.ErrRolledBack) {
+		// This state is older than what left the device: nothing more is sealed
+		// in this epoch.
+		t.core.Wanted = true
+		reason("%v", err)
+		return bad, nil
+	}
+	if err != nil {
+		reason("%v", err)
+		return bad, nil
+	}
+	if err := t.tx.PutSeen(t.o.group, r.Epoch, hash, false); err != nil {
+		return 0, err
+	}
+	switch {
+	case e.Kind == mailbox.Commit && r.Type == mls.ContentCommit:
+		if err := conversation.Validate(t.group, r.Staged, e.Meta); err != nil {
+			reason("%v", err)
+			return conversation.Invalid, nil
+		}
+		t.incoming = r.Staged
+		return conversation.Valid, nil
+	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
+		m, err := t.message(r, e)
+		if err != nil {
+			reason("%v", err)
+			return bad, nil
+		}
+		if _, err := t.tx.Message(t.o.group, m.ID); err == nil {
+			return conversation.Duplicate, nil
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return 0, err
+		}
+		t.fresh, in.ID = m, m.ID
+		return conversation.Fresh, nil
+	}
+	reason("an entry of %v that holds something else", e.Kind)
+	return bad, nil
+}
+
+var errNoEpoch = errors.New("sealed in no epoch that this device remembers")
+
+// open takes an MLS message out of its envelope.
+func (t *turn) open(e *mailbox.Entry) ([]byte, error) {
+	for i := len(t.keys) - 1; i >= 0; i-- {
+		keys, err := envelope.NewKeys(t.keys[i].Envelope)
+		if err != nil {
+			return nil, err
+		}
+		if keys.Match(e.Payload) {
+			return keys.Open(envelopeContext(t.rec.Mailbox, e.Kind, e.Gen), e.Payload)
+		}
+	}
+	return nil, errNoEpoch
+}
+
+// lateEntries is how far behind a commit a message of the epoch before may stand.
+const lateEntries = 256
+
+// message reads a message and checks that its sender may have sent it there.
+func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error) {
+	if _, err := conversation.ParseContext(r.AuthenticatedData); err != nil {
+		return nil, err
+	}
+	leaf, err := conversation.ReadLeaf(r.SenderNode)
+	if err != nil {
+		return nil, err
+	}
+	if r.Epoch != t.core.Epoch {
+		now, ok := t.group.Member(r.Sender.Leaf)
+		if !ok {
+			return nil, errors.New("from a device that has been removed")
+		}
+		if l, err := conversation.ReadLeaf(now); err != nil || l.Device != leaf.Device || l.Account != leaf.Account {
+			return nil, errors.New("from a device that has been removed")
+		}
+		if t.core.Fence.Seq > 0 && e.Seq > t.core.Fence.Seq+lateEntries {
+			return nil, errors.New("too far behind the end of its epoch")
+		}
+	}
+	c, err := content.Decode(r.Content)
+	if err != nil {
+		return nil, err
+	}
+	id := content.IDOf(leaf.Account, t.o.group, r.Content, c.Salt)
+	m := &store.Message{ID: id, From: leaf.Account, Mine: leaf.Account == t.n.account.ID(), Arrived: t.now, State: store.MessageReceived,
+		Kind: store.KindText, Text: c.Text, Sent: shownTime(c.Sent, e.Minute)}
+	if c.Kind != content.Text {
+		m.Kind = store.KindUnknown
+	}
+	t.rec.Lamport = max(t.rec.Lamport, c.Lamport)
+	return m, nil
+}
+
+// shownTime is the sender's time if it can be right, else the relay's.
+func shownTime(sent time.Time, minute mailbox.Minute) time.Time {
+	if d := sent.Sub(minute.Time()); d > -10*time.Minute && d < 10*time.Minute {
+		return sent
+	}
+	return minute.Time()
+}
+
+func (t *turn) gap(s *mailbox.Span, chain mailbox.Hash) error {
+	if s.End.Seq <= t.core.Cursor.Seq {
+		return nil
+	}
+	from := max(s.From, t.core.Cursor.Seq+1)
+	return t.step(conversation.Gap{At: s.End.Mark(), Chain: chain, Fence: s.End.Commit, Count: uint64(s.End.Seq - from + 1), Cause: s.Cause})
+}
+
+// Bounds of what one transaction of a page takes in.
+const (
+	pageEntries = 32
+	pageBytes   = 64 << 10
+)
+
+// page takes in a verified page.
+func (o *owner) page(p *client.Page) error {
+	for i := 0; i < len(p.Items); {
+		end := i
+		err := o.do(func(t *turn) error {
+			bytes := 0
+			for end < len(p.Items) && end-i < pageEntries && bytes < pageBytes {
+				it := p.Items[end]
+				end++
+				var err error
+				if it.Entry != nil {
+					bytes += len(it.Entry.Payload)
+					err = t.entry(it.Entry, it.Chain)
+				} else {
+					err = t.gap(it.Span, it.Chain)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		i = end
+	}
+	o.setReading("", !p.More)
+	return nil
+}
+
+func (o *owner) setReading(reason string, caught bool) {
+	o.mu.Lock()
+	o.reason, o.caught = reason, caught
+	o.mu.Unlock()
+}
+
+// snapshot returns a copy of the state, read from the vault if it must be.
+func (o *owner) snapshot() (*ownerState, error) {
+	o.turns.Lock()
+	defer o.turns.Unlock()
+	if lost := o.n.lost.Load(); o.state == nil || o.lost != lost {
+		err := o.n.db.View(func(tx *store.Tx) error {
+			s, err := o.load(tx)
+			if err == nil {
+				o.state, o.lost = s, lost
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return o.state.clone(), nil
+}
+
+// wait gives the core its ticks.
+func (o *owner) wait(ctx context.Context) {
+	var timer <-chan time.Time
+	tick := func() {
+		if err := o.do(func(t *turn) error { return t.step(conversation.Tick{}) }); err != nil && ctx.Err() == nil {
+			o.n.log.Warn("a conversation does not get on", "err", err)
+			timer = time.After(time.Second)
+		}
+	}
+	tick()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-o.tick:
+			timer = time.After(d)
+		case <-timer:
+			timer = nil
+			tick()
+		}
+	}
+}
+
+// pause waits before a next try; it reports false if the node stops.
+func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
+	wait := firstBackoff
+	for range min(failures, 9) {
+		wait = min(wait*2, lastBackoff)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-kick:
+	case <-time.After(jitter(wait)):
+	}
+	return true
+}
+
+// read brings what stands and comes in the mailbox, generation after generation.
+func (o *owner) read(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		err := o.readOn(ctx)
+		switch {
+		case err == nil:
+			failures = 0
+			continue
+		case ctx.Err() != nil:
+			return
+		}
+		var evidence *client.EvidenceError
+		switch {
+		case errors.As(err, &evidence):
+			err = o.do(func(t *turn) error { return t.step(conversation.Suspect{Reason: evidence.Error()}) })
+			if err == nil {
+				return
+			}
+		case errors.Is(err, mailbox.ErrEra):
+			err = o.do(func(t *turn) error {
+				return t.step(conversation.Suspect{Reason: "the relay's history has gone back behind what this device has read"})
+			})
+			if err == nil {
+				return
+			}
+		case errors.Is(err, store.ErrNotFound):
+			return // the conversation is gone
+		}
+		o.setReading(err.Error(), false)
+		o.n.log.Debug("a conversation is not read", "err", err)
+		if !pause(ctx, failures, nil) {
+			return
+		}
+		failures++
+	}
+}
+
+// readOn reads to the end of a generation.
+func (o *owner) readOn(ctx context.Context) error {
+	s, err := o.snapshot()
+	if err != nil {
+		return err
+	}
+	r, err := o.n.relayAt(s.rec.Relay)
+	if err != nil {
+		return err
+	}
+	if s.rec.Made != nil && !s.rec.Made.Created {
+		if err := o.create(ctx, s); err != nil {
+			return err
+		}
+	}
+	read := key.CapabilityFromSeed(s.keys[len(s.keys)-1].Read)
+	return r.client.Subscribe(ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
+}
+
+// create makes the conversation's mailbox at the relay.
+func (o *owner) create(ctx context.Context, s *ownerState) error {
+	if err := o.n.createMailbox(ctx, s.rec.Made); err != nil {
+		return err
+	}
+	if err := o.do(func(t *turn) error { t.rec.Made.Created = true; return nil }); err != nil {
+		return err
+	}
+	o.n.startLetters()
+	return nil
+}
+
+func (o *owner) hurryPost() {
+	select {
+	case o.kick <- struct{}{}:
+	default:
+	}
+}
+
+// hold leaves an entry alone until the core has decided about it.
+func (o *owner) hold(h mailbox.Hash) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.held[h] = true
+}
+
+func (o *owner) release(h mailbox.Hash) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.held, h)
+}
+
+// first returns the entry of the outbox that is to be sent next.
+func (o *owner) first(s *ownerState) *store.Outgoing {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i := range s.outbox {
+		if !o.held[s.outbox[i].Hash] {
+			return &s.outbox[i]
+		}
+	}
+	return nil
+}
+
+// post takes the outbox to the relay, one after the other: an order that the relay
+// sees broken would be seen by everyone.
+func (o *owner) post(ctx context.Context) {
+	for failures := 0; ctx.Err() == nil; {
+		s, err := o.snapshot()
+		if err != nil {
+			if errors.Is(err, store.ErrNotFound) || !pause(ctx, failures, o.kick) {
+				return
+			}
+			failures++
+			continue
+		}
+		out := o.first(s)
+		if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+			select {
+			case <-ctx.Done():
+				return
+			case <-o.kick:
+			}
+			continue
+		}
+		in, again := o.deposit(ctx, s, out)
+		if ctx.Err() != nil {
+			return
+		}
+		if in != nil {
+			if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
+				again = true // the same again: the relay knows the entry by its hash
+			}
+		}
+		if !again {
+			failures = 0
+			continue
+		}
+		if !pause(ctx, failures, o.kick) {
+			return
+		}
+		failures++
+	}
+}
+
+// deposit sends one entry and says what the core is to hear, and whether the same
+// is to be sent again.
+func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing) (in conversation.Input, again bool) {
+	r, err := o.n.relayAt(s.rec.Relay)
+	if err != nil {
+		return nil, true
+	}
+	var seed []byte
+	for _, k := range s.keys {
+		if k.Epoch == out.Epoch {
+			seed = k.Append
+		}
+	}
+	if seed == nil {
+		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: "its epoch is forgotten"}, false
+	}
+	d := mailbox.Deposit{Mailbox: s.rec.Mailbox, Kind: mailbox.Kind(out.Kind), Gen: mailbox.Gen(out.Gen), Expect: out.Expect, Meta: out.Meta, Payload: out.Payload}
+	receipt, err := r.client.Append(ctx, key.CapabilityFromSeed(seed), d)
+	var evidence *client.EvidenceError
+	var refused *wire.Error
+	switch {
+	case err == nil:
+		if d.Kind == mailbox.Commit {
+			o.hold(out.Hash) // until it is read
+		}
+		return conversation.Stored{Hash: out.Hash, At: receipt.Head.Head.Mark()}, false
+	case errors.Is(err, mailbox.ErrConflict):
+		o.hold(out.Hash)
+		return conversation.Refused{Hash: out.Hash, Why: conversation.LostRace}, false
+	case errors.Is(err, mailbox.ErrStale):
+		o.hold(out.Hash)
+		return conversation.Refused{Hash: out.Hash, Why: conversation.Stale}, false
+	case errors.As(err, &evidence):
+		return conversation.Suspect{Reason: evidence.Error()}, true
+	case errors.As(err, &refused) && (refused.Code == wire.CodeTooLarge || refused.Code == wire.CodeMalformed):
+		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: refused.Error()}, false
+	}
+	o.n.log.Debug("an entry is sent again later", "err", err)
+	return conversation.Refused{Hash: out.Hash, Why: conversation.Later}, true
+}
+
+// accountsOf lists the accounts whose devices are in a tree.
+func accountsOf(g *mls.Group) (map[identity.DeviceID]identity.AccountID, error) {
+	out := map[identity.DeviceID]identity.AccountID{}
+	for _, m := range g.Roster() {
+		l, err := conversation.ReadLeaf(m.Node)
+		if err != nil {
+			return nil, err
+		}
+		out[l.Device] = l.Account
+	}
+	return out, nil
+}

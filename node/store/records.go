@@ -1,0 +1,436 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"sotto/crypto/codec"
+	"sotto/relay/mailbox"
+)
+
+// recordVersion is in front of every record: 1 since the beginning. A record of
+// another version is not read.
+const recordVersion = 1
+
+type record interface{ fields(f *codec.Fields) }
+
+// encode returns the bytes of a record.
+func encode(rec record) []byte { return codec.Append([]byte{recordVersion}, rec.fields) }
+
+// decode reads a record. It copies what it keeps.
+func decode(b []byte, rec record) error {
+	r := codec.NewReader(bytes.Clone(b))
+	if v := r.U8(); v != recordVersion {
+		r.Fail("record of version %d", v)
+	}
+	codec.ReadFrom(r, rec.fields)
+	if err := r.Done(); err != nil {
+		return fmt.Errorf("read %T: %w", rec, err)
+	}
+	return nil
+}
+
+// Bounds of what is in a record: our own bytes, read back.
+const (
+	big  = 1 << 20
+	most = 1 << 12
+)
+
+func blob(f *codec.Fields, v *[]byte) { f.Vec(big, v) }
+func text(f *codec.Fields, v *string) { f.Text(big, v) }
+
+func blobs(f *codec.Fields, v *[][]byte) {
+	codec.List(f, big, most, v, func(b *[]byte, f *codec.Fields) { f.Vec(big, b) })
+}
+
+// moment keeps milliseconds; the zero time stays one.
+func moment(f *codec.Fields, v *time.Time) {
+	var ms uint64
+	if !v.IsZero() {
+		ms = uint64(v.UnixMilli())
+	}
+	f.U64(&ms)
+	if f.Reading() {
+		*v = time.Time{}
+		if ms != 0 {
+			*v = time.UnixMilli(int64(ms)).UTC()
+		}
+	}
+}
+
+func mark(f *codec.Fields, v *mailbox.Mark) {
+	f.U64((*uint64)(&v.Era))
+	f.U64((*uint64)(&v.Seq))
+}
+
+// Device is this device: who it is and its secret keys. There is one.
+type Device struct {
+	Name      string   // profile name
+	Log       [][]byte // the account log, entry by entry
+	ID        [16]byte
+	Seed      []byte // of the device key
+	Handshake []byte // of the handshake key
+	Sealing   []byte // of the inbox's sealing key
+	Created   time.Time
+}
+
+func (d *Device) fields(f *codec.Fields) {
+	text(f, &d.Name)
+	blobs(f, &d.Log)
+	f.Array(d.ID[:])
+	blob(f, &d.Seed)
+	blob(f, &d.Handshake)
+	blob(f, &d.Sealing)
+	moment(f, &d.Created)
+}
+
+// Mailbox is a mailbox that this node made: an inbox or a conversation's.
+type Mailbox struct {
+	Relay      string // address as people write it
+	ID         mailbox.ID
+	Salt       [16]byte
+	Admin      []byte // seed
+	ReadKey    [32]byte
+	AppendKey  [32]byte
+	Keep       uint32
+	MaxEntries uint32
+	MaxBytes   uint64
+	Full       uint8
+	Ticket     []byte
+	Created    bool // the relay has it
+}
+
+func (m *Mailbox) fields(f *codec.Fields) {
+	text(f, &m.Relay)
+	f.Array(m.ID[:])
+	f.Array(m.Salt[:])
+	blob(f, &m.Admin)
+	f.Array(m.ReadKey[:])
+	f.Array(m.AppendKey[:])
+	f.U32(&m.Keep)
+	f.U32(&m.MaxEntries)
+	f.U64(&m.MaxBytes)
+	f.U8(&m.Full)
+	blob(f, &m.Ticket)
+	f.Flag(&m.Created)
+}
+
+// Inbox is this device's inbox. There is one.
+type Inbox struct {
+	Mailbox Mailbox
+	Read    []byte // seed
+	Append  []byte // seed; in the InboxRef that others get
+	Cursor  mailbox.Mark
+	Chain   mailbox.Hash
+	Trimmed uint64 // up to this seq
+}
+
+func (i *Inbox) fields(f *codec.Fields) {
+	i.Mailbox.fields(f)
+	blob(f, &i.Read)
+	blob(f, &i.Append)
+	mark(f, &i.Cursor)
+	f.Array(i.Chain[:])
+	f.U64(&i.Trimmed)
+}
+
+// The states of an Invite.
+const (
+	InviteOpen     uint8 = 1
+	InviteAnswered uint8 = 2 // its secrets are gone
+	InviteRevoked  uint8 = 3
+	InviteExpired  uint8 = 4
+)
+
+// Invite is a link that this node made, under the hash of its offer.
+type Invite struct {
+	OfferHash [32]byte
+	Secrets   []byte // a handshake.Inviter; empty unless open
+	Relay     string
+	Slot      [32]byte
+	Owner     []byte // seed of the slot's owner key
+	Reader    []byte // seed of the slot's read key
+	Value     []byte // what the slot holds
+	Ticket    []byte
+	Expires   uint32
+	Placed    bool   // the relay has the slot
+	Name      string // what to call who opens it; may be empty
+	State     uint8
+	Request   [32]byte // hash of the message 1 that was answered
+	Contact   [32]byte // account that it was answered to
+	Created   time.Time
+}
+
+func (i *Invite) fields(f *codec.Fields) {
+	f.Array(i.OfferHash[:])
+	blob(f, &i.Secrets)
+	text(f, &i.Relay)
+	f.Array(i.Slot[:])
+	blob(f, &i.Owner)
+	blob(f, &i.Reader)
+	blob(f, &i.Value)
+	blob(f, &i.Ticket)
+	f.U32(&i.Expires)
+	f.Flag(&i.Placed)
+	text(f, &i.Name)
+	f.U8(&i.State)
+	f.Array(i.Request[:])
+	f.Array(i.Contact[:])
+	moment(f, &i.Created)
+}
+
+// The steps of an Acceptance.
+const (
+	AcceptTaking  uint8 = 1 // the slot is to be taken
+	AcceptSending uint8 = 2 // the request is made and to be posted
+	AcceptWaiting uint8 = 3 // the relay has the request; the answer is awaited
+	AcceptDone    uint8 = 4
+	AcceptFailed  uint8 = 5
+)
+
+// Acceptance is an invite that this node has opened, on its way.
+type Acceptance struct {
+	ID         [32]byte // provisional id of the contact
+	Link       string   // erased when done
+	Tag        [16]byte
+	Step       uint8
+	Reason     string
+	State      []byte   // a handshake.Invitee, once there is one
+	KeyPackage []byte   // an mls key package bundle
+	Relay      string   // of the inviter's inbox
+	Inbox      [32]byte // the inviter's inbox
+	AppendSeed []byte
+	Entry      []byte   // the sealed request
+	Request    [32]byte // hash of message 1
+	Log        [][]byte // the inviter's account log
+	Name       string   // what the user calls the contact
+	Created    time.Time
+}
+
+func (a *Acceptance) fields(f *codec.Fields) {
+	f.Array(a.ID[:])
+	text(f, &a.Link)
+	f.Array(a.Tag[:])
+	f.U8(&a.Step)
+	text(f, &a.Reason)
+	blob(f, &a.State)
+	blob(f, &a.KeyPackage)
+	text(f, &a.Relay)
+	f.Array(a.Inbox[:])
+	blob(f, &a.AppendSeed)
+	blob(f, &a.Entry)
+	f.Array(a.Request[:])
+	blobs(f, &a.Log)
+	text(f, &a.Name)
+	moment(f, &a.Created)
+}
+
+// Letter is an entry on its way to another's inbox.
+type Letter struct {
+	Number     uint64
+	Relay      string
+	Inbox      [32]byte
+	AppendSeed []byte
+	Entry      []byte
+	Group      []byte // the conversation that it is about
+}
+
+func (l *Letter) fields(f *codec.Fields) {
+	f.U64(&l.Number)
+	text(f, &l.Relay)
+	f.Array(l.Inbox[:])
+	blob(f, &l.AppendSeed)
+	blob(f, &l.Entry)
+	blob(f, &l.Group)
+}
+
+// The states of a Contact.
+const (
+	ContactPending     uint8 = 1
+	ContactEstablished uint8 = 2
+	ContactFailed      uint8 = 3
+)
+
+// Contact is an account that this one has met.
+type Contact struct {
+	Account  [32]byte // provisional while an acceptance is under way
+	Name     string
+	Profile  string
+	State    uint8
+	Reason   string
+	Blocked  bool
+	Verified bool
+	Log      [][]byte // account log as far as it is known
+	Group    []byte   // the conversation with them; empty while there is none
+	Since    time.Time
+}
+
+func (c *Contact) fields(f *codec.Fields) {
+	f.Array(c.Account[:])
+	text(f, &c.Name)
+	text(f, &c.Profile)
+	f.U8(&c.State)
+	text(f, &c.Reason)
+	f.Flag(&c.Blocked)
+	f.Flag(&c.Verified)
+	blobs(f, &c.Log)
+	blob(f, &c.Group)
+	moment(f, &c.Since)
+}
+
+// Conversation is what a node keeps of one, beside messages and MLS records.
+type Conversation struct {
+	Group     []byte // MLS group id
+	Contact   [32]byte
+	Relay     string
+	Mailbox   mailbox.ID
+	BaseEpoch uint64
+	Made      *Mailbox // if this node created the mailbox
+	Core      []byte   // a conversation.Core
+	Lamport   uint64
+	Heads     [][32]byte // ids of the newest messages, at most 3
+	Messages  uint32
+	Missing   uint32
+	Since     time.Time
+}
+
+func (c *Conversation) fields(f *codec.Fields) {
+	blob(f, &c.Group)
+	f.Array(c.Contact[:])
+	text(f, &c.Relay)
+	f.Array(c.Mailbox[:])
+	f.U64(&c.BaseEpoch)
+	made := c.Made != nil
+	f.Flag(&made)
+	if made {
+		if c.Made == nil {
+			c.Made = &Mailbox{}
+		}
+		c.Made.fields(f)
+	}
+	blob(f, &c.Core)
+	f.U64(&c.Lamport)
+	codec.List(f, big, 3, &c.Heads, func(id *[32]byte, f *codec.Fields) { f.Array(id[:]) })
+	f.U32(&c.Messages)
+	f.U32(&c.Missing)
+	moment(f, &c.Since)
+}
+
+// EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
+type EpochKeys struct {
+	Epoch    uint64
+	Envelope []byte // 48 bytes; gone once the epoch is forgotten
+	Read     []byte // seed
+	Append   []byte // seed
+	Ended    time.Time
+}
+
+func (e *EpochKeys) fields(f *codec.Fields) {
+	f.U64(&e.Epoch)
+	blob(f, &e.Envelope)
+	blob(f, &e.Read)
+	blob(f, &e.Append)
+	moment(f, &e.Ended)
+}
+
+// Outgoing is an entry in the outbox.
+type Outgoing struct {
+	Hash     mailbox.Hash
+	Order    uint64
+	Kind     uint8
+	Gen      uint32
+	Expect   mailbox.Mark
+	Meta     []byte
+	Payload  []byte
+	Epoch    uint64   // whose append key it takes
+	Message  [32]byte // id of the message, zero for a commit
+	Envelope [32]byte // hash of the MLS message inside
+}
+
+func (o *Outgoing) fields(f *codec.Fields) {
+	f.Array(o.Hash[:])
+	f.U64(&o.Order)
+	f.U8(&o.Kind)
+	f.U32(&o.Gen)
+	mark(f, &o.Expect)
+	blob(f, &o.Meta)
+	blob(f, &o.Payload)
+	f.U64(&o.Epoch)
+	f.Array(o.Message[:])
+	f.Array(o.Envelope[:])
+}
+
+// The states of a Message.
+const (
+	MessageQueued   uint8 = 1
+	MessageStored   uint8 = 2
+	MessageFailed   uint8 = 3
+	MessageReceived uint8 = 4
+)
+
+// The kinds of a Message.
+const (
+	KindText    uint8 = 1
+	KindGap     uint8 = 2 // Count entries are gone
+	KindUnknown uint8 = 3
+)
+
+// Message is a message as it is shown. Its place in the vault is its order:
+// positions in the mailbox first, then what is queued.
+type Message struct {
+	ID      [32]byte
+	Seq     uint64
+	Mine    bool
+	Sent    time.Time
+	Arrived time.Time
+	State   uint8
+	Kind    uint8
+	Reason  string
+	Text    string
+	From    [32]byte // account of the sender
+	Content []byte   // ours, as it was made: to be sealed again unchanged
+	Count   uint32
+}
+
+func (m *Message) fields(f *codec.Fields) {
+	f.Array(m.ID[:])
+	f.U64(&m.Seq)
+	f.Flag(&m.Mine)
+	moment(f, &m.Sent)
+	moment(f, &m.Arrived)
+	f.U8(&m.State)
+	f.U8(&m.Kind)
+	text(f, &m.Reason)
+	text(f, &m.Text)
+	f.Array(m.From[:])
+	blob(f, &m.Content)
+	f.U32(&m.Count)
+}
+
+// Event is what happened, by reference: it is shown as things are when it is read.
+type Event struct {
+	Type    uint8
+	Time    time.Time
+	Group   []byte
+	Message [32]byte
+	Contact [32]byte
+	Notice  string
+}
+
+// The types of an Event.
+const (
+	EventMessage      uint8 = 1
+	EventContact      uint8 = 2
+	EventConversation uint8 = 3
+	EventNotice       uint8 = 4
+)
+
+func (e *Event) fields(f *codec.Fields) {
+	f.U8(&e.Type)
+	moment(f, &e.Time)
+	blob(f, &e.Group)
+	f.Array(e.Message[:])
+	f.Array(e.Contact[:])
+	text(f, &e.Notice)
+}

@@ -1,0 +1,581 @@
+// Package store is the schema of a node's vault: a type for each kind of record, the
+// table it lies in, and how it is forgotten. Package node decides what goes into
+// one transaction.
+//
+// Records of conversations lie in a partition named by the group's id. Those of
+// MLS, and what came of it, are sealed under a key of their epoch, and messages under
+// one of their day, so that both can be made unreadable (spec/vault.md).
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"sotto/crypto/mls"
+	"sotto/relay/mailbox"
+	"sotto/storage/vault"
+)
+
+// Schema is the version of the tables below: 1 since the beginning.
+const Schema = 1
+
+// ErrNotFound is returned for a record that is not there.
+var ErrNotFound = vault.ErrNotFound
+
+// The tables. Numbers are never used again.
+const (
+	tDevice       vault.Table = 1
+	tInbox        vault.Table = 2
+	tInvite       vault.Table = 3
+	tAcceptance   vault.Table = 4
+	tContact      vault.Table = 5
+	tConversation vault.Table = 6
+	tMLS          vault.Table = 7  // by conversation: records of crypto/mls
+	tEpoch        vault.Table = 8  // by conversation: EpochKeys
+	tSeen         vault.Table = 9  // by conversation: hashes of MLS messages that were dealt with
+	tOutgoing     vault.Table = 10 // by conversation: the outbox, in its order
+	tMessage      vault.Table = 11 // by conversation, by place
+	tPlace        vault.Table = 12 // by conversation: where a message id stands
+	tLetter       vault.Table = 13
+	tEvent        vault.Table = 14
+	tSetting      vault.Table = 15
+	tStaged       vault.Table = 16 // by conversation: a commit of ours that is undecided
+)
+
+// The sequences.
+const (
+	seqEvent  = "event"
+	seqOrder  = "outbox"
+	seqLetter = "letter"
+)
+
+// DB is the node's vault. Its methods are those of vault.Vault.
+type DB struct{ *vault.Vault }
+
+// View runs f on a snapshot.
+func (db DB) View(f func(*Tx) error) error {
+	return db.Vault.View(func(tx *vault.Tx) error { return f(&Tx{tx}) })
+}
+
+// Update runs f and makes what it wrote durable; see vault.Vault.Update.
+func (db DB) Update(f func(*Tx) error) error {
+	return db.Vault.Update(func(tx *vault.Tx) error { return f(&Tx{tx}) })
+}
+
+// Tx is a transaction.
+type Tx struct{ tx *vault.Tx }
+
+// Size returns how many bytes have been written.
+func (t *Tx) Size() int64 { return t.tx.Size() }
+
+func (t *Tx) get(r vault.Ref, rec record) error {
+	b, err := t.tx.Get(r)
+	if err != nil {
+		return err
+	}
+	return decode(b, rec)
+}
+
+func (t *Tx) put(r vault.Ref, b vault.Bucket, rec record) error { return t.tx.Put(r, b, encode(rec)) }
+
+func load[T any, P interface {
+	*T
+	record
+}](t *Tx, r vault.Ref) (T, error) {
+	var v T
+	err := t.get(r, P(&v))
+	return v, err
+}
+
+func all[T any, P interface {
+	*T
+	record
+}](t *Tx, table vault.Table, partition string) (out []T, err error) {
+	for r, err := range t.tx.Range(table, partition, "", false) {
+		if err != nil {
+			return nil, err
+		}
+		var v T
+		if err := decode(r.Value, P(&v)); err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+var plain vault.Bucket
+
+// Device returns this device, or ErrNotFound before there is one.
+func (t *Tx) Device() (Device, error) { return load[Device](t, vault.Ref{Table: tDevice}) }
+
+// PutDevice writes this device.
+func (t *Tx) PutDevice(d *Device) error { return t.put(vault.Ref{Table: tDevice}, plain, d) }
+
+// Inbox returns this device's inbox, or ErrNotFound.
+func (t *Tx) Inbox() (Inbox, error) { return load[Inbox](t, vault.Ref{Table: tInbox}) }
+
+// PutInbox writes it.
+func (t *Tx) PutInbox(i *Inbox) error { return t.put(vault.Ref{Table: tInbox}, plain, i) }
+
+// Invite returns the invite whose offer has this hash, or ErrNotFound.
+func (t *Tx) Invite(offer [32]byte) (Invite, error) {
+	return load[Invite](t, vault.Ref{Table: tInvite, Partition: meeting, Order: string(offer[:])})
+}
+
+// PutInvite writes it.
+func (t *Tx) PutInvite(i *Invite) error {
+	return t.put(vault.Ref{Table: tInvite, Partition: meeting, Order: string(i.OfferHash[:])}, meetingBucket, i)
+}
+
+// DeleteInvite removes it.
+func (t *Tx) DeleteInvite(offer [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tInvite, Partition: meeting, Order: string(offer[:])})
+}
+
+// Invites returns all of them.
+func (t *Tx) Invites() ([]Invite, error) { return all[Invite](t, tInvite, meeting) }
+
+// Acceptance returns an invite that was opened here, or ErrNotFound.
+func (t *Tx) Acceptance(id [32]byte) (Acceptance, error) {
+	return load[Acceptance](t, vault.Ref{Table: tAcceptance, Partition: meeting, Order: string(id[:])})
+}
+
+// PutAcceptance writes it.
+func (t *Tx) PutAcceptance(a *Acceptance) error {
+	return t.put(vault.Ref{Table: tAcceptance, Partition: meeting, Order: string(a.ID[:])}, meetingBucket, a)
+}
+
+// Acceptances returns all of them.
+func (t *Tx) Acceptances() ([]Acceptance, error) { return all[Acceptance](t, tAcceptance, meeting) }
+
+// Contact returns a contact, or ErrNotFound.
+func (t *Tx) Contact(account [32]byte) (Contact, error) {
+	return load[Contact](t, vault.Ref{Table: tContact, Order: string(account[:])})
+}
+
+// PutContact writes it.
+func (t *Tx) PutContact(c *Contact) error {
+	return t.put(vault.Ref{Table: tContact, Order: string(c.Account[:])}, plain, c)
+}
+
+// DeleteContact removes it.
+func (t *Tx) DeleteContact(account [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tContact, Order: string(account[:])})
+}
+
+// Contacts returns all of them, the oldest first.
+func (t *Tx) Contacts() ([]Contact, error) {
+	out, err := all[Contact](t, tContact, "")
+	slices.SortStableFunc(out, func(a, b Contact) int { return a.Since.Compare(b.Since) })
+	return out, err
+}
+
+// Conversation returns a conversation, or ErrNotFound.
+func (t *Tx) Conversation(group []byte) (Conversation, error) {
+	return load[Conversation](t, vault.Ref{Table: tConversation, Order: string(group)})
+}
+
+// PutConversation writes it.
+func (t *Tx) PutConversation(c *Conversation) error {
+	return t.put(vault.Ref{Table: tConversation, Order: string(c.Group)}, plain, c)
+}
+
+// Conversations returns all of them, the oldest first.
+func (t *Tx) Conversations() ([]Conversation, error) {
+	out, err := all[Conversation](t, tConversation, "")
+	slices.SortStableFunc(out, func(a, b Conversation) int { return a.Since.Compare(b.Since) })
+	return out, err
+}
+
+// DeleteConversation removes a conversation with everything of it.
+func (t *Tx) DeleteConversation(group []byte) error {
+	for _, table := range []vault.Table{tMLS, tEpoch, tSeen, tStaged, tOutgoing, tMessage, tPlace} {
+		var orders []string
+		for o, err := range t.tx.Orders(table, string(group), "", false) {
+			if err != nil {
+				return err
+			}
+			orders = append(orders, o)
+		}
+		for _, o := range orders {
+			if err := t.tx.Delete(vault.Ref{Table: table, Partition: string(group), Order: o}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, d := range []vault.Domain{vault.MLS, vault.Messages} {
+		numbers, err := t.tx.Buckets(d, string(group))
+		if err != nil {
+			return err
+		}
+		for _, n := range numbers {
+			if err := t.tx.DropBucket(vault.Bucket{Domain: d, Partition: string(group), Number: n}); err != nil {
+				return err
+			}
+		}
+	}
+	return t.tx.Delete(vault.Ref{Table: tConversation, Order: string(group)})
+}
+
+func epochBucket(group []byte, epoch uint64) vault.Bucket {
+	return vault.Bucket{Domain: vault.MLS, Partition: string(group), Number: epoch}
+}
+
+// currentBucket holds the one MLS record whose name has no epoch, and staged commits.
+const currentBucket = 1<<64 - 1
+
+// PutMLS writes what mls.Group.Changes returned.
+func (t *Tx) PutMLS(group []byte, changes []mls.Record) error {
+	for _, c := range changes {
+		r := vault.Ref{Table: tMLS, Partition: string(group), Order: string(c.Name)}
+		if c.Value == nil {
+			if err := t.tx.Delete(r); err != nil {
+				return err
+			}
+			continue
+		}
+		epoch := uint64(currentBucket)
+		if len(c.Name) >= 8 {
+			epoch = binary.BigEndian.Uint64(c.Name)
+		}
+		if err := t.tx.Put(r, epochBucket(group, epoch), c.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MLS returns the records of mls.LoadGroup.
+func (t *Tx) MLS(group []byte) (out []mls.Record, err error) {
+	for r, err := range t.tx.Range(tMLS, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, mls.Record{Name: []byte(r.Order), Value: r.Value})
+	}
+	return out, nil
+}
+
+// PutEpochKeys writes an epoch's keys: those that reach back only in the epoch's
+// own bucket.
+func (t *Tx) PutEpochKeys(group []byte, k *EpochKeys) error {
+	return t.put(vault.Ref{Table: tEpoch, Partition: string(group), Order: vault.U64(k.Epoch)}, epochBucket(group, k.Epoch), k)
+}
+
+// EpochKeys returns the keys of the epochs that are remembered, the oldest first.
+func (t *Tx) EpochKeys(group []byte) ([]EpochKeys, error) {
+	return all[EpochKeys](t, tEpoch, string(group))
+}
+
+// ForgetEpoch makes everything of an epoch unreadable, once the erasure key has
+// been rotated.
+func (t *Tx) ForgetEpoch(group []byte, epoch uint64) error {
+	if err := t.tx.Delete(vault.Ref{Table: tEpoch, Partition: string(group), Order: vault.U64(epoch)}); err != nil {
+		return err
+	}
+	return t.tx.DropBucket(epochBucket(group, epoch))
+}
+
+// PutStaged writes the staged commit of ours, with its secrets; nil removes it.
+func (t *Tx) PutStaged(group, staged []byte) error {
+	r := vault.Ref{Table: tStaged, Partition: string(group)}
+	if staged == nil {
+		return t.tx.Delete(r)
+	}
+	return t.tx.Put(r, epochBucket(group, currentBucket), staged)
+}
+
+// Staged returns it, or nil if there is none.
+func (t *Tx) Staged(group []byte) ([]byte, error) {
+	b, err := t.tx.Get(vault.Ref{Table: tStaged, Partition: string(group)})
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// meeting is the partition of invites made and opened: their secrets are to be
+// forgotten when they have done their work.
+const meeting = "meeting"
+
+var meetingBucket = vault.Bucket{Domain: vault.MLS, Partition: meeting}
+
+// Rebucket seals what lives of a conversation's epochs again under fresh keys, so
+// that what has been used up can be made unreadable. A nil group means invites.
+func (t *Tx) Rebucket(group []byte) error {
+	partition := string(group)
+	if group == nil {
+		partition = meeting
+	}
+	numbers, err := t.tx.Buckets(vault.MLS, partition)
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PutSeen notes an MLS message as dealt with, by its hash. Own is one of ours.
+func (t *Tx) PutSeen(group []byte, epoch uint64, hash [32]byte, own bool) error {
+	v := []byte{recordVersion, 0}
+	if own {
+		v[1] = 1
+	}
+	return t.tx.Put(vault.Ref{Table: tSeen, Partition: string(group), Order: string(hash[:])}, epochBucket(group, epoch), v)
+}
+
+// Seen reports whether an MLS message has been dealt with, and whether it is ours.
+func (t *Tx) Seen(group []byte, hash [32]byte) (seen, own bool, err error) {
+	b, err := t.tx.Get(vault.Ref{Table: tSeen, Partition: string(group), Order: string(hash[:])})
+	if errors.Is(err, vault.ErrNotFound) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	return true, len(b) == 2 && b[1] == 1, nil
+}
+
+// AddOutgoing puts an entry at the end of the outbox.
+func (t *Tx) AddOutgoing(group []byte, o *Outgoing) (err error) {
+	if o.Order, err = t.tx.Next(seqOrder); err != nil {
+		return err
+	}
+	return t.put(vault.Ref{Table: tOutgoing, Partition: string(group), Order: vault.U64(o.Order)}, plain, o)
+}
+
+// DeleteOutgoing takes an entry out of the outbox.
+func (t *Tx) DeleteOutgoing(group []byte, o *Outgoing) error {
+	return t.tx.Delete(vault.Ref{Table: tOutgoing, Partition: string(group), Order: vault.U64(o.Order)})
+}
+
+// Outbox returns a conversation's outbox, in order.
+func (t *Tx) Outbox(group []byte) ([]Outgoing, error) {
+	return all[Outgoing](t, tOutgoing, string(group))
+}
+
+// queuedPlace is where messages stand that have no position yet.
+const queuedPlace = 1 << 63
+
+const minutesOfDay = 24 * 60
+
+func (m *Message) bucket(group []byte) vault.Bucket {
+	return vault.Bucket{Domain: vault.Messages, Partition: string(group), Number: uint64(mailbox.MinuteOf(m.Arrived)) / minutesOfDay}
+}
+
+func messageRef(group []byte, place uint64) vault.Ref {
+	return vault.Ref{Table: tMessage, Partition: string(group), Order: vault.U64(place)}
+}
+
+func placeRef(group []byte, id [32]byte) vault.Ref {
+	return vault.Ref{Table: tPlace, Partition: string(group), Order: string(id[:])}
+}
+
+// place returns where a message stands, 0 if nowhere.
+func (t *Tx) place(group []byte, id [32]byte) (uint64, error) {
+	b, err := t.tx.Get(placeRef(group, id))
+	if errors.Is(err, vault.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, ok := vault.Number(string(b))
+	if !ok {
+		return 0, fmt.Errorf("place of a message: %w", vault.ErrDamaged)
+	}
+	return n, nil
+}
+
+// PutMessage writes a message where it stands: behind everything queued if it is new
+// and has no Seq, else at its Seq.
+func (t *Tx) PutMessage(group []byte, m *Message) error {
+	old, err := t.place(group, m.ID)
+	if err != nil {
+		return err
+	}
+	at := m.Seq
+	switch {
+	case at == 0 && old != 0:
+		at = old
+	case at == 0:
+		n, err := t.tx.Next(seqOrder)
+		if err != nil {
+			return err
+		}
+		at = queuedPlace + n
+	}
+	if old != 0 && old != at {
+		if err := t.tx.Delete(messageRef(group, old)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(t.put(messageRef(group, at), m.bucket(group), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
+}
+
+// Message returns a message by its id, or ErrNotFound.
+func (t *Tx) Message(group []byte, id [32]byte) (Message, error) {
+	at, err := t.place(group, id)
+	if err != nil {
+		return Message{}, err
+	}
+	if at == 0 {
+		return Message{}, ErrNotFound
+	}
+	return load[Message](t, messageRef(group, at))
+}
+
+// Messages goes over a conversation's messages in their order, from behind the
+// message after or, if reverse, backwards from before it; the zero id is the
+// beginning, or the end.
+func (t *Tx) Messages(group []byte, from [32]byte, reverse bool) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		start := ""
+		if from != [32]byte{} {
+			at, err := t.place(group, from)
+			if err == nil && at == 0 {
+				err = ErrNotFound
+			}
+			if err != nil {
+				yield(Message{}, err)
+				return
+			}
+			if start = vault.U64(at + 1); reverse {
+				start = vault.U64(at - 1)
+			}
+		}
+		for r, err := range t.tx.Range(tMessage, string(group), start, reverse) {
+			var m Message
+			if err == nil {
+				err = decode(r.Value, &m)
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// AddLetter puts a letter at the end of those to be sent.
+func (t *Tx) AddLetter(l *Letter) (err error) {
+	if l.Number, err = t.tx.Next(seqLetter); err != nil {
+		return err
+	}
+	return t.put(vault.Ref{Table: tLetter, Order: vault.U64(l.Number)}, plain, l)
+}
+
+// DeleteLetter removes a letter that was sent.
+func (t *Tx) DeleteLetter(n uint64) error {
+	return t.tx.Delete(vault.Ref{Table: tLetter, Order: vault.U64(n)})
+}
+
+// Letters returns the letters to be sent, in order.
+func (t *Tx) Letters() ([]Letter, error) { return all[Letter](t, tLetter, "") }
+
+// AddEvent writes an event and returns its number.
+func (t *Tx) AddEvent(e *Event) (uint64, error) {
+	n, err := t.tx.Next(seqEvent)
+	if err != nil {
+		return 0, err
+	}
+	return n, t.put(vault.Ref{Table: tEvent, Order: vault.U64(n)}, plain, e)
+}
+
+// Numbered is an event with its number.
+type Numbered struct {
+	Seq uint64
+	Event
+}
+
+// Events returns up to limit events behind number after.
+func (t *Tx) Events(after uint64, limit int) (out []Numbered, err error) {
+	for r, err := range t.tx.Range(tEvent, "", vault.U64(after+1), false) {
+		if err != nil {
+			return nil, err
+		}
+		n := Numbered{}
+		n.Seq, _ = vault.Number(r.Order)
+		if err := decode(r.Value, &n.Event); err != nil {
+			return nil, err
+		}
+		if out = append(out, n); len(out) == limit {
+			break
+		}
+	}
+	return out, nil
+}
+
+// LastEvent returns the number of the newest event.
+func (t *Tx) LastEvent() (uint64, error) { return t.tx.Last(seqEvent) }
+
+// TrimEvents removes the oldest events but for so many, at most a thousand at once.
+func (t *Tx) TrimEvents(keep uint64) error {
+	last, err := t.LastEvent()
+	if err != nil || last <= keep {
+		return err
+	}
+	var old []string
+	for o, err := range t.tx.Orders(tEvent, "", "", false) {
+		if err != nil {
+			return err
+		}
+		if n, _ := vault.Number(o); n > last-keep || len(old) == 1000 {
+			break
+		}
+		old = append(old, o)
+	}
+	for _, o := range old {
+		if err := t.tx.Delete(vault.Ref{Table: tEvent, Order: o}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Setting returns a setting's value, and whether it is set.
+func (t *Tx) Setting(name string) (string, bool, error) {
+	b, err := t.tx.Get(vault.Ref{Table: tSetting, Order: name})
+	if errors.Is(err, vault.ErrNotFound) {
+		return "", false, nil
+	}
+	return string(b), err == nil, err
+}
+
+// PutSetting sets a setting.
+func (t *Tx) PutSetting(name, value string) error {
+	return t.tx.Put(vault.Ref{Table: tSetting, Order: name}, plain, []byte(value))
+}
+
+// DeleteSetting unsets it.
+func (t *Tx) DeleteSetting(name string) error {
+	return t.tx.Delete(vault.Ref{Table: tSetting, Order: name})
+}
+
+// MoveMessages moves the messages of one partition to another, in their order.
+func (t *Tx) MoveMessages(from, to []byte) error {
+	var all []Message
+	for m, err := range t.Messages(from, [32]byte{}, false) {
+		if err != nil {
+			return err
+		}
+		all = append(all, m)
+	}
+	for i := range all {
+		if err := t.PutMessage(to, &all[i]); err != nil {
+			return err
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return t.DeleteConversation(from)
+}
