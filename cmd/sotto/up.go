@@ -97,7 +97,7 @@ type upOptions struct {
 	listen   []string
 	level    string
 	detach   bool
-	detached bool // this is the node that up --detach has started
+	detached int // this is the node that the process of this id, up --detach, has started
 }
 
 func (o *upOptions) flags(c *cobra.Command) {
@@ -118,7 +118,7 @@ func (o *upOptions) check(c *cobra.Command) error {
 
 func (o *upOptions) logger(w io.Writer) (*slog.Logger, error) {
 	level := slog.LevelWarn
-	if o.detached {
+	if o.detached != 0 {
 		level = slog.LevelInfo
 	}
 	if o.level != "" {
@@ -137,7 +137,7 @@ func (a *app) upCommand() *cobra.Command {
 				return err
 			}
 			switch {
-			case o.detached:
+			case o.detached != 0:
 				return a.child(ctx, o)
 			case o.detach:
 				return a.detach(ctx, o)
@@ -146,7 +146,7 @@ func (a *app) upCommand() *cobra.Command {
 		})
 	o.flags(c)
 	c.Flags().BoolVar(&o.detach, "detach", false, "in the background; return when it works")
-	c.Flags().BoolVar(&o.detached, "detached", false, "")
+	c.Flags().IntVar(&o.detached, "detached", 0, "")
 	c.Flags().Lookup("detached").Hidden = true
 	return c
 }
@@ -350,7 +350,7 @@ func (a *app) detach(ctx context.Context, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"sotto", "up", "--detached", fmt.Sprintf("--embedded-relay=%v", o.embedded)}
+	args := []string{"sotto", "up", fmt.Sprintf("--detached=%d", os.Getpid()), fmt.Sprintf("--embedded-relay=%v", o.embedded)}
 	for _, l := range o.listen {
 		args = append(args, "--listen="+l)
 	}
@@ -421,10 +421,11 @@ func (a *app) await(ctx context.Context, report *os.File) error {
 
 // child is what the detached node does.
 func (a *app) child(ctx context.Context, o upOptions) error {
-	secret, report := os.NewFile(passphraseFD, "passphrase"), os.NewFile(reportFD, "report")
-	if secret == nil || report == nil {
+	// In a process that up --detach has not started these files are others.
+	if os.Getppid() != o.detached {
 		return &usageError{errors.New("--detached is for up --detach"), "sotto up --detach"}
 	}
+	secret, report := os.NewFile(passphraseFD, "passphrase"), os.NewFile(reportFD, "report")
 	log, err := o.logger(a.err)
 	if err != nil {
 		return err

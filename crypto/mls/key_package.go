@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"sotto/crypto/codec"
 )
@@ -129,7 +130,8 @@ type KeyPackageBundle struct {
 	init, leaf *privateKey
 }
 
-// NewKeyPackage makes a key package with fresh keys. The bundle must be durable
+// NewKeyPackage makes a key package with fresh keys. Slices in o must not be
+// changed afterwards. The bundle must be durable
 // before the key package is handed out, or a welcome for it is lost; it is
 // deleted once it has been used.
 func NewKeyPackage(o KeyPackageOptions) (*KeyPackageBundle, error) {
@@ -148,6 +150,11 @@ func NewKeyPackage(o KeyPackageOptions) (*KeyPackageBundle, error) {
 	k := &KeyPackage{Suite: o.Suite, InitKey: initKey.public(), LeafNode: leaf, Extensions: o.Extensions}
 	if err := k.Extensions.check(); err != nil {
 		return nil, fmt.Errorf("make key package: %w", err)
+	}
+	for _, x := range k.Extensions {
+		if !x.Type.isDefault() && !slices.Contains(leaf.Capabilities.Extensions, x.Type) {
+			return nil, fmt.Errorf("make key package: %w: its extension %#04x is not listed", ErrInvalid, uint16(x.Type))
+		}
 	}
 	if k.Signature, err = s.sign(o.Signer, "KeyPackageTBS", k.tbs(nil)); err != nil {
 		return nil, fmt.Errorf("make key package: %w", err)

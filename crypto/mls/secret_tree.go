@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -182,13 +183,15 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 		}
 		return t, nil
 	}
-	// Walk down to the leaf; what branches off on the way stays.
-	x, secret := t.subtrees[i].node, t.subtrees[i].secret
+	// Walk down to the leaf; what branches off on the way stays, what is on it is
+	// consumed. The first secret may belong to others too (see Group.Retire).
+	x, secret := t.subtrees[i].node, bytes.Clone(t.subtrees[i].secret)
 	var left, right []subtreeSecret
 	for !x.isLeaf() {
 		d := t.s.kdf(secret)
 		a := subtreeSecret{x.left(), d.secret("tree", []byte("left"))}
 		b := subtreeSecret{x.right(), d.secret("tree", []byte("right"))}
+		clear(secret)
 		if l.node() < x {
 			right = append(right, b)
 			x, secret = a.node, a.secret
@@ -203,6 +206,7 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 	hs, app := new(ratchet), new(ratchet)
 	d.expand(hs.secret[:t.s.nh], "handshake", nil)
 	d.expand(app.secret[:t.s.nh], "application", nil)
+	clear(secret)
 	return t.with(l, handshake, hs).with(l, application, app), nil
 }
 

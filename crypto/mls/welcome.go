@@ -233,7 +233,8 @@ type JoinOptions struct {
 }
 
 // Join joins a group by a welcome, an MLSMessage, made for the key package of b.
-// It verifies the whole tree. The bundle is deleted once Changes of the group is
+// It verifies the whole tree; that the device is in no other group of the same
+// name is for the caller to see. The bundle is deleted once Changes of the group is
 // durable. It keeps no part of welcome, and returns ErrNotForUs for one that names
 // other key packages.
 func Join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group, error) {
