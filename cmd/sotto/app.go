@@ -107,7 +107,8 @@ func findHome(env func(string) string) (string, error) {
 	if home := env("SOTTO_HOME"); home != "" {
 		return filepath.Abs(home)
 	}
-	if xdg.DataHome == "" || !filepath.IsAbs(xdg.DataHome) {
+	// Where there is no HOME the root folder is taken for it, which is nobody's.
+	if data := env("XDG_DATA_HOME"); !filepath.IsAbs(data) && (xdg.Home == "" || xdg.Home == "/") {
 		return "", &usageError{errors.New("there is no folder for data: neither SOTTO_HOME nor HOME is set"), "set SOTTO_HOME to a folder of your own"}
 	}
 	return filepath.Join(xdg.DataHome, "sotto"), nil

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,20 +30,37 @@ func TestMain(m *testing.M) {
 // The scripts run the command with an engine that needs no network and little time.
 func TestScript(t *testing.T) { scripts(t, "testdata/script", "fake") }
 
+// These scripts run the whole program: vault, libp2p, a relay inside the node.
+func TestWholeProgram(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it unlocks real vaults, which takes seconds")
+	}
+	scripts(t, "testdata/real", "real")
+}
+
 func scripts(t *testing.T, dir, engine string) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
-			home, pass := filepath.Join(e.WorkDir, "home"), filepath.Join(e.WorkDir, "pass")
+			pass := filepath.Join(e.WorkDir, "pass")
 			e.Setenv("ENGINE", engine)
-			e.Setenv("SOTTO_HOME", home)
+			e.Setenv("SOTTO_HOME", filepath.Join(e.WorkDir, "home"))
 			e.Setenv("SOTTO_PASSPHRASE_FILE", pass)
 			e.Setenv("TZ", "UTC")
 			e.Setenv("USER", "ada")
 			e.Setenv("XDG_RUNTIME_DIR", e.WorkDir)
-			e.Defer(func() { stopNode(t, home) })
+			e.Defer(func() {
+				// Scripts with several people have several homes.
+				locks, err := filepath.Glob(filepath.Join(e.WorkDir, "*", "api.lock"))
+				if err != nil {
+					t.Error(err)
+				}
+				for _, lock := range locks {
+					stopNode(t, filepath.Dir(lock))
+				}
+			})
 			if err := os.WriteFile(filepath.Join(e.WorkDir, "latin1"), []byte("\xe4"), 0o600); err != nil {
 				return err
 			}
@@ -80,6 +98,17 @@ func scripts(t *testing.T, dir, engine string) {
 				ts.Check(err)
 				if got := strconv.FormatUint(uint64(info.Mode().Perm()), 8); got != args[1] {
 					ts.Fatalf("mode of %s is %s, want %s", args[0], got, args[1])
+				}
+			},
+			// until TEXT PROGRAM ARGS… runs a program until its output holds a text.
+			"until": func(ts *testscript.TestScript, neg bool, args []string) {
+				for end := time.Now().Add(time.Minute); ; {
+					ts.Check(ts.Exec(args[1], args[2:]...))
+					if out := ts.ReadFile("stdout"); strings.Contains(out, args[0]) {
+						return
+					} else if time.Now().After(end) {
+						ts.Fatalf("%q never came; last: %s", args[0], out)
+					}
 				}
 			},
 			// answers waits until a node works in the home.

@@ -20,12 +20,12 @@ const (
 // files are the operations on the header's folder. Each test fails or crashes at
 // each of them in turn.
 type files interface {
-	read(name string) ([]byte, error)       // at most maxHeader+1 bytes
-	write(name string, b []byte) error      // makes a file that must not exist, and syncs it
-	link(from, to string) error             // to must not exist
-	rename(from, to string) error           // replaces to
+	read(name string) ([]byte, error)             // at most maxHeader+1 bytes
+	write(name string, b []byte) error            // makes a file that must not exist, and syncs it
+	link(from, to string) error                   // to must not exist
+	rename(from, to string) error                 // replaces to
 	same(a, b string) (exist, is bool, err error) // whether a exists, and is the same file as b
-	overwrite(name string) error            // with zeros, in place, and syncs it
+	overwrite(name string) error                  // with zeros, in place, and syncs it
 	remove(name string) error
 	sync() error // the folder
 }
