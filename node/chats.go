@@ -61,7 +61,7 @@ func groupID(group []byte) string { return hex.EncodeToString(group) }
 // Conversations returns all conversations, the oldest first.
 func (n *Node) Conversations(ctx context.Context) (out []Conversation, err error) {
 	out = []Conversation{}
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		cs, err := tx.Conversations()
 		if err != nil {
 			return err
@@ -81,7 +81,7 @@ func (n *Node) Conversations(ctx context.Context) (out []Conversation, err error
 
 // Conversation returns one, by the name or id of its contact or by its own id.
 func (n *Node) Conversation(ctx context.Context, ref string) (out Conversation, err error) {
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		c, err := n.findConversation(tx, ref)
 		if err == nil {
 			out, err = n.showConversation(tx, n.namer(tx), c)
@@ -97,7 +97,7 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 		return Conversation{}, err
 	}
 	out := Conversation{ID: groupID(c.Group), Name: names.of(c.Contact), Relay: c.Relay, State: "pending", Messages: int(c.Messages),
-		Missing: int(c.Missing), Queued: len(core.Queue) + len(core.Flight), Since: c.Since.UTC()}
+		Missing: int(c.Missing), Unreadable: int(c.Unreadable), Queued: len(core.Queue) + len(core.Flight), Since: c.Since.UTC()}
 	if contact, err := tx.Contact(c.Contact); err == nil {
 		out.Contact = identity.AccountID(contact.Account).String()
 		switch {
@@ -180,7 +180,7 @@ func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err err
 	}
 	var group []byte
 	var waiting *store.Contact
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		contact, err := findContact(tx, ref)
 		if err == nil && contact.Blocked {
 			return fmt.Errorf("%w: %s", ErrBlocked, contact.Name)
@@ -238,7 +238,7 @@ func (n *Node) Messages(ctx context.Context, ref, before, after string, limit in
 		}
 		from = id
 	}
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		c, err := n.findConversation(tx, ref)
 		if err != nil {
 			return err

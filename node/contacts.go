@@ -78,7 +78,7 @@ func freeName(tx *store.Tx, name string, but [32]byte) (string, error) {
 // Contacts returns all contacts, the oldest first.
 func (n *Node) Contacts(ctx context.Context) (out []Contact, err error) {
 	out = []Contact{}
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		all, err := tx.Contacts()
 		for i := range all {
 			out = append(out, showContact(&all[i]))
@@ -90,7 +90,7 @@ func (n *Node) Contacts(ctx context.Context) (out []Contact, err error) {
 
 // Contact returns one contact, by name, id or a unique beginning of its id.
 func (n *Node) Contact(ctx context.Context, ref string) (out Contact, err error) {
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		c, err := findContact(tx, ref)
 		if err == nil {
 			out = showContact(c)
@@ -143,7 +143,7 @@ func (n *Node) Block(ctx context.Context, ref string, blocked bool) (Contact, er
 
 // SafetyNumber returns the number that a contact sees too if nobody stands between.
 func (n *Node) SafetyNumber(ctx context.Context, ref string) (out SafetyNumber, err error) {
-	err = n.db.View(func(tx *store.Tx) error { out, err = n.safetyNumber(tx, ref); return err })
+	err = n.view(func(tx *store.Tx) error { out, err = n.safetyNumber(tx, ref); return err })
 	return out, apiError(err)
 }
 

@@ -46,7 +46,7 @@ func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[Event, error]
 		for {
 			wake := n.events.next() // before looking, so that nothing slips between
 			var out []Event
-			err := n.db.View(func(tx *store.Tx) error {
+			err := n.view(func(tx *store.Tx) error {
 				evs, err := tx.Events(after, eventPage)
 				if err != nil {
 					return err
@@ -88,7 +88,7 @@ func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[Event, error]
 
 // LastEvent returns the number of the newest event.
 func (n *Node) LastEvent(ctx context.Context) (last uint64, err error) {
-	err = n.db.View(func(tx *store.Tx) (err error) { last, err = tx.LastEvent(); return err })
+	err = n.view(func(tx *store.Tx) (err error) { last, err = tx.LastEvent(); return err })
 	return last, apiError(err)
 }
 

@@ -18,15 +18,18 @@ import (
 )
 
 // startInbox begins to read this device's inbox, if there is one and nobody does.
-func (n *Node) startInbox() {
-	err := n.db.View(func(tx *store.Tx) error { _, err := tx.Inbox(); return err })
+func (n *Node) startInbox() error {
+	err := n.view(func(tx *store.Tx) error { _, err := tx.Inbox(); return err })
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
 	if err != nil {
-		return
+		return err
 	}
 	n.mu.Lock()
 	if n.inbox != nil || n.running == nil {
 		n.mu.Unlock()
-		return
+		return nil
 	}
 	ctx, stop := context.WithCancel(n.running)
 	n.inbox = stop
@@ -34,6 +37,7 @@ func (n *Node) startInbox() {
 	if !n.spawn(func(context.Context) { n.readInbox(ctx) }) {
 		stop()
 	}
+	return nil
 }
 
 func (n *Node) readInbox(ctx context.Context) {
@@ -80,7 +84,6 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 	for _, it := range p.Items {
 		var start [][]byte
 		err := n.update(func(tx *store.Tx) error {
-			start = nil
 			in, err := tx.Inbox()
 			if err != nil {
 				return err
@@ -115,23 +118,18 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 
 // takeUp starts a conversation that has just come about.
 func (n *Node) takeUp(group []byte) {
-	var rec store.Conversation
-	if err := n.db.View(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err }); err != nil {
-		n.log.Error("a new conversation cannot be read back", "err", err)
-		return
-	}
-	n.startOwner(rec)
-	if o := n.ownerOf(group); o != nil {
-		err := o.do(func(t *turn) error {
-			if err := t.takeWaiting(t.rec.Contact); err != nil {
-				return err
-			}
-			return t.step(conversation.Tick{})
-		})
-		if err != nil {
-			n.log.Warn("a new conversation does not begin", "err", err)
+	n.task(fmt.Sprintf("take up %x", group[:8]), func(context.Context) error {
+		var rec store.Conversation
+		if err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err }); err != nil {
+			return err
 		}
-	}
+		n.startOwner(rec)
+		o := n.ownerOf(group)
+		if o == nil {
+			return nil
+		}
+		return o.do(func(t *turn) error { return t.takeWaiting(t.rec.Contact) })
+	})
 }
 
 func (n *Node) trimInbox() {

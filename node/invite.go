@@ -60,9 +60,11 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	if err := n.ensureInbox(home, nil); err != nil {
 		return Invite{}, err
 	}
-	n.startInbox()
+	if err := n.startInbox(); err != nil {
+		return Invite{}, apiError(err)
+	}
 	var inbox store.Inbox
-	if err := n.db.View(func(tx *store.Tx) (err error) { inbox, err = tx.Inbox(); return err }); err != nil {
+	if err := n.view(func(tx *store.Tx) (err error) { inbox, err = tx.Inbox(); return err }); err != nil {
 		return Invite{}, apiError(err)
 	}
 	r, err := n.relayAt(home)
@@ -133,7 +135,7 @@ func (n *Node) showInvite(i *store.Invite) Invite {
 func (n *Node) placeInvite(offer [32]byte) {
 	n.task("invite "+inviteID(offer), func(ctx context.Context) error {
 		var i store.Invite
-		if err := n.db.View(func(tx *store.Tx) (err error) { i, err = tx.Invite(offer); return err }); err != nil {
+		if err := n.view(func(tx *store.Tx) (err error) { i, err = tx.Invite(offer); return err }); err != nil {
 			return nil
 		}
 		if i.State != store.InviteOpen || i.Placed || i.Expires <= uint32(mailbox.MinuteOf(n.clock())) {
@@ -169,7 +171,7 @@ func (n *Node) waitPlaced(ctx context.Context, offer [32]byte) bool {
 	for {
 		wake := n.events.next()
 		placed := false
-		n.db.View(func(tx *store.Tx) error {
+		n.view(func(tx *store.Tx) error {
 			i, err := tx.Invite(offer)
 			placed = err == nil && (i.Placed || i.State != store.InviteOpen)
 			return nil
@@ -189,7 +191,7 @@ func (n *Node) waitPlaced(ctx context.Context, offer [32]byte) bool {
 func (n *Node) Invites(ctx context.Context) (out []Invite, err error) {
 	out = []Invite{}
 	now := uint32(mailbox.MinuteOf(n.clock()))
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		all, err := tx.Invites()
 		for i := range all {
 			if all[i].State == store.InviteOpen && all[i].Expires > now {
@@ -293,7 +295,7 @@ func (n *Node) advance(id [32]byte) {
 	n.task(fmt.Sprintf("accept %x", id[:8]), func(ctx context.Context) error {
 		for {
 			var a store.Acceptance
-			if err := n.db.View(func(tx *store.Tx) (err error) { a, err = tx.Acceptance(id); return err }); err != nil {
+			if err := n.view(func(tx *store.Tx) (err error) { a, err = tx.Acceptance(id); return err }); err != nil {
 				return err
 			}
 			var err error
@@ -420,7 +422,9 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	if err != nil {
 		return err
 	}
-	n.startInbox()
+	if err := n.startInbox(); err != nil {
+		return err
+	}
 
 	bundle, err := n.keyPackage(&in)
 	if err != nil {
@@ -556,13 +560,13 @@ func (n *Node) deposit(ctx context.Context, address string, inbox [32]byte, seed
 func (n *Node) startLetters() {
 	n.task("letters", func(ctx context.Context) error {
 		var letters []store.Letter
-		if err := n.db.View(func(tx *store.Tx) (err error) { letters, err = tx.Letters(); return err }); err != nil {
+		if err := n.view(func(tx *store.Tx) (err error) { letters, err = tx.Letters(); return err }); err != nil {
 			return err
 		}
 		var failed error
 		for _, l := range letters {
 			made := true
-			n.db.View(func(tx *store.Tx) error {
+			n.view(func(tx *store.Tx) error {
 				c, err := tx.Conversation(l.Group)
 				made = err != nil || c.Made == nil || c.Made.Created
 				return nil

@@ -140,7 +140,7 @@ func Open(home string, o Options) (*Node, error) {
 }
 
 func (n *Node) load() error {
-	err := n.db.View(func(tx *store.Tx) (err error) {
+	err := n.view(func(tx *store.Tx) (err error) {
 		n.device, err = tx.Device()
 		return err
 	})
@@ -230,7 +230,7 @@ func (n *Node) begin() error {
 	var conversations []store.Conversation
 	var acceptances []store.Acceptance
 	var invites []store.Invite
-	err := n.db.View(func(tx *store.Tx) (err error) {
+	err := n.view(func(tx *store.Tx) (err error) {
 		if conversations, err = tx.Conversations(); err != nil {
 			return err
 		}
@@ -243,14 +243,17 @@ func (n *Node) begin() error {
 	if err != nil {
 		return apiError(err)
 	}
-	if r := n.homeRelay(); r != "" {
-		if err := n.ensureInbox(r, nil); err != nil {
-			return err
+	n.task("inbox", func(context.Context) error {
+		if r := n.homeRelay(); r != "" {
+			if err := n.ensureInbox(r, nil); err != nil {
+				return err
+			}
 		}
-	}
-	n.startInbox()
+		return n.startInbox()
+	})
 	for _, c := range conversations {
 		n.startOwner(c)
+		n.takeUp(c.Group) // in case that was interrupted
 	}
 	for _, a := range acceptances {
 		if a.Step != store.AcceptDone && a.Step != store.AcceptFailed {
@@ -298,19 +301,32 @@ func (n *Node) task(name string, run func(context.Context) error) {
 	}
 }
 
-// doubt reads the vault back after a write whose fate is unknown. It returns err.
+// doubt reads the vault back after a write whose fate is unknown, unless that has
+// been done already. It returns err.
 func (n *Node) doubt(err error) error {
 	if !errors.Is(err, kv.ErrUnknown) {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.db.View(func(*store.Tx) error { return nil }) == nil {
+		return err
+	}
 	if again := n.db.Reopen(); again != nil {
 		n.problem = "the vault cannot be read back: " + again.Error() + "; restart the node"
 		return err
 	}
 	n.problem = ""
 	n.lost.Add(1)
+	return err
+}
+
+// view is db.View, after the vault has been read back if a write is in doubt.
+func (n *Node) view(f func(tx *store.Tx) error) error {
+	err := n.db.View(f)
+	if errors.Is(n.doubt(err), kv.ErrUnknown) {
+		err = n.db.View(f)
+	}
 	return err
 }
 
@@ -327,7 +343,7 @@ func (n *Node) update(f func(tx *store.Tx) error) error {
 // fresh ones, and the key that the old ones were wrapped under is destroyed.
 func (n *Node) erase() error {
 	var groups [][]byte
-	err := n.db.View(func(tx *store.Tx) error {
+	err := n.view(func(tx *store.Tx) error {
 		cs, err := tx.Conversations()
 		for _, c := range cs {
 			groups = append(groups, c.Group)

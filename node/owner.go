@@ -111,6 +111,10 @@ func (s *ownerState) clone() *ownerState {
 		panic("node: " + err.Error()) // unreachable: it was just written
 	}
 	c.core, c.group = core, s.group.Clone()
+	if s.rec.Made != nil {
+		made := *s.rec.Made
+		c.rec.Made = &made
+	}
 	c.rec.Heads = append([][32]byte(nil), s.rec.Heads...)
 	c.keys = append([]store.EpochKeys(nil), s.keys...)
 	c.outbox = append([]store.Outgoing(nil), s.outbox...)
@@ -476,6 +480,10 @@ func (t *turn) entry(e *mailbox.Entry, chain mailbox.Hash) error {
 	if in.Found, err = t.find(e, &in); err != nil {
 		return err
 	}
+	if in.Found == conversation.Unreadable {
+		t.rec.Unreadable++
+		t.n.log.Warn("a message does not open", "why", in.Note)
+	}
 	return t.step(in)
 }
 
@@ -670,7 +678,7 @@ func (o *owner) snapshot() (*ownerState, error) {
 	o.turns.Lock()
 	defer o.turns.Unlock()
 	if lost := o.n.lost.Load(); o.state == nil || o.lost != lost {
-		err := o.n.db.View(func(tx *store.Tx) error {
+		err := o.n.view(func(tx *store.Tx) error {
 			s, err := o.load(tx)
 			if err == nil {
 				o.state, o.lost = s, lost
@@ -710,7 +718,7 @@ func (o *owner) wait(ctx context.Context) {
 // pause waits before a next try; it reports false if the node stops.
 func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
 	wait := firstBackoff
-	for range min(failures, 9) {
+	for range min(failures, 12) {
 		wait = min(wait*2, lastBackoff)
 	}
 	select {

@@ -116,7 +116,7 @@ func (n *Node) hurry() {
 func (n *Node) homeRelay() string {
 	var named string
 	var inbox store.Inbox
-	n.db.View(func(tx *store.Tx) error {
+	n.view(func(tx *store.Tx) error {
 		named, _, _ = tx.Setting(settingRelay)
 		inbox, _ = tx.Inbox()
 		return nil
@@ -198,7 +198,7 @@ func (n *Node) ensureInbox(address string, ticket []byte) error {
 // openInbox makes the inbox at its relay if that has not been done.
 func (n *Node) openInbox(ctx context.Context) (store.Inbox, error) {
 	var in store.Inbox
-	err := n.db.View(func(tx *store.Tx) (err error) { in, err = tx.Inbox(); return err })
+	err := n.view(func(tx *store.Tx) (err error) { in, err = tx.Inbox(); return err })
 	if err != nil || in.Mailbox.Created {
 		return in, err
 	}

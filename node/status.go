@@ -21,7 +21,7 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	n.mu.Lock()
 	out.Problem = n.problem
 	n.mu.Unlock()
-	err := n.db.View(func(tx *store.Tx) error {
+	err := n.view(func(tx *store.Tx) error {
 		contacts, err := tx.Contacts()
 		if err != nil {
 			return err
@@ -93,7 +93,7 @@ func (n *Node) Doctor(ctx context.Context) ([]Check, error) {
 	add("version", true, "sotto "+Version+", "+platform(), "")
 	conversations, frozen, queued := 0, 0, 0
 	oldest := time.Duration(0)
-	err := n.db.View(func(tx *store.Tx) error {
+	err := n.view(func(tx *store.Tx) error {
 		cs, err := tx.Conversations()
 		if err != nil {
 			return err
@@ -162,7 +162,7 @@ type Setting struct {
 
 // Config returns all settings, by name.
 func (n *Node) Config(ctx context.Context) (out []Setting, err error) {
-	err = n.db.View(func(tx *store.Tx) error {
+	err = n.view(func(tx *store.Tx) error {
 		for _, name := range slices.Sorted(maps.Keys(settings)) {
 			v, _, err := tx.Setting(name)
 			if err != nil {

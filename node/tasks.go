@@ -9,7 +9,7 @@ import (
 
 // Retries of a task wait so long, doubling, each jittered by half.
 const (
-	firstBackoff = 200 * time.Millisecond
+	firstBackoff = 20 * time.Millisecond
 	lastBackoff  = time.Minute
 )
 

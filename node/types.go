@@ -73,18 +73,20 @@ type SafetyNumber struct {
 
 // Conversation is one conversation in the list.
 type Conversation struct {
-	ID       string    `json:"id"`
-	Contact  string    `json:"contact,omitempty" doc:"of a direct conversation"`
-	Name     string    `json:"name"`
-	State    string    `json:"state" enum:"pending,open,frozen,blocked"`
-	Reason   string    `json:"reason,omitempty"`
-	Relay    string    `json:"relay" doc:"where its mailbox is"`
-	Complete bool      `json:"complete" doc:"everything up to the relay's newest known head is here"`
-	Messages int       `json:"messages"`
-	Queued   int       `json:"queued"`
-	Missing  int       `json:"missing,omitempty" doc:"entries that the relay no longer had"`
-	Last     *Message  `json:"last,omitempty"`
-	Since    time.Time `json:"since"`
+	ID       string `json:"id"`
+	Contact  string `json:"contact,omitempty" doc:"of a direct conversation"`
+	Name     string `json:"name"`
+	State    string `json:"state" enum:"pending,open,frozen,blocked"`
+	Reason   string `json:"reason,omitempty"`
+	Relay    string `json:"relay" doc:"where its mailbox is"`
+	Complete bool   `json:"complete" doc:"everything up to the relay's newest known head is here"`
+	Messages int    `json:"messages"`
+	Queued   int    `json:"queued"`
+	Missing  int    `json:"missing,omitempty" doc:"entries that the relay no longer had"`
+	// Unreadable counts messages that this device could not open.
+	Unreadable int       `json:"unreadable,omitempty" doc:"messages that did not open"`
+	Last       *Message  `json:"last,omitempty"`
+	Since      time.Time `json:"since"`
 }
 
 // Message states.

@@ -129,6 +129,10 @@ func tell(err error) remote {
 	} else if errors.As(err, &h) {
 		r.Hint = h.next
 	}
+	// Some errors know themselves what to do next.
+	if _, command, _ := strings.Cut(r.Hint, "sotto "); command != "" && strings.Contains(r.Message, "sotto "+command) {
+		r.Hint = ""
+	}
 	return r
 }
 

@@ -158,7 +158,7 @@ func (a *app) configCommand() *cobra.Command {
 		cl := a.client()
 		defer cl.Close()
 		s, err := cl.SetConfig(ctx, args[0], args[1])
-		if errors.Is(err, node.ErrNotFound) {
+		if errors.Is(err, node.ErrInvalid) {
 			return hint(err, "see them: sotto config list")
 		} else if err != nil {
 			return err

@@ -18,6 +18,7 @@
 //	msg, err := next.Encrypt(content, authenticatedData)
 //	…                       // on an error next is dropped and g is as it was
 //	write(next.Changes())   // all records in one durable transaction
+//	g.Retire(next)          // overwrites what was used up
 //	g = next                // only now
 //	send(msg)               // and only now
 //

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sotto/crypto/codec"
 )
 
 // A device is a member, or one to be, with its storage.
@@ -1043,6 +1045,8 @@ func TestInvalidCommits(t *testing.T) {
 		{"extension of one type twice", CommitOptions{Proposals: []Proposal{GroupContextExtensions{Extensions{{1, nil}, {1, nil}}}}}, ErrInvalid},
 		{"extension that members do not know", CommitOptions{Proposals: []Proposal{GroupContextExtensions{Extensions{{0xF051, nil}}}}}, ErrInvalid},
 		{"capability that members lack", CommitOptions{Proposals: []Proposal{GroupContextExtensions{Extensions{required}}}}, ErrInvalid},
+		{"required capabilities cut off", CommitOptions{Proposals: []Proposal{GroupContextExtensions{Extensions{{ExtensionRequiredCapabilities, []byte{2, 0}}}}}}, codec.ErrMalformed},
+		{"external senders cut off", CommitOptions{Proposals: []Proposal{GroupContextExtensions{Extensions{{ExtensionExternalSenders, []byte{2, 0}}}}}}, codec.ErrMalformed},
 		{"reinit with others", CommitOptions{Proposals: []Proposal{ReInit{Version: 1, Suite: XWing}, Remove{1}}}, ErrInvalid},
 		{"reinit with version 0", CommitOptions{Proposals: []Proposal{ReInit{Suite: XWing}}}, ErrInvalid},
 		{"resumption key of usage reinit", CommitOptions{Proposals: []Proposal{PreSharedKey{PreSharedKeyID{Type: PSKResumption, Usage: ResumptionReInit}}}}, ErrInvalid},

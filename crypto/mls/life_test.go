@@ -347,6 +347,15 @@ func TestSuites(t *testing.T) {
 	if _, err := NewKeyPackage(KeyPackageOptions{Suite: XWing}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a key package without a signer: %v", err)
 	}
+	caps := DefaultCapabilities(XWing)
+	unlisted := KeyPackageOptions{Suite: XWing, Signer: newSigner(t, XWing), Credential: BasicCredential(nil), Capabilities: &caps, Extensions: Extensions{{0xF052, nil}}}
+	if _, err := NewKeyPackage(unlisted); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a key package with an extension that is not listed: %v", err)
+	}
+	unlisted.Capabilities = nil
+	if b, err := NewKeyPackage(unlisted); err != nil || len(b.KeyPackage().LeafNode.Capabilities.Extensions) != 1 {
+		t.Errorf("a key package that lists its extensions itself: %v", err)
+	}
 	if _, err := NewGroup(Config{Signer: newSigner(t, XWing), ValidateCredential: anyCredential}, GroupOptions{Suite: 4}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("a group of suite 4: %v", err)
 	}
@@ -366,4 +375,40 @@ func TestExportIsBounded(t *testing.T) {
 	if short, err := ds[0].g.Export("y", nil, 32); err != nil || string(short) == string(long[:32]) {
 		t.Errorf("two labels, one secret: %v", err)
 	}
+}
+
+// A group and its clones may be used at the same time (run with -race).
+func TestClonesAtTheSameTime(t *testing.T) {
+	ds := newGroupOf(t, X25519AES128, "ana", "ben", "cem")
+	ana, ben := ds[0], ds[1]
+	ben.restart() // nothing is computed yet
+	msg, commit := ana.encrypt("hello"), ana.stage(nil).Message()
+	err := parallel(16, func(i int) error {
+		g := ben.g.Clone()
+		for range 3 {
+			if _, err := g.Encrypt([]byte("x"), nil); err != nil {
+				return err
+			}
+		}
+		if _, err := g.Process(msg, nil); err != nil {
+			return err
+		}
+		got, err := g.Process(commit, nil)
+		if err != nil {
+			return err
+		}
+		next, err := got.Staged.Merge(g)
+		if err != nil {
+			return err
+		}
+		if len(next.Changes()) == 0 {
+			return errors.New("nothing to write")
+		}
+		_, err = next.Commit(nil)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	agree(t, ds...)
 }

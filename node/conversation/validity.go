@@ -145,8 +145,8 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.External() {
-		return invalid("a commit from outside the group")
+	if s.External() || s.Public() {
+		return invalid("a commit from outside the group, or one that shows itself")
 	}
 	if _, err := ParseContext(s.AuthenticatedData()); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)

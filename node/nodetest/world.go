@@ -209,7 +209,9 @@ func (p *Person) Until(what string, ok func() bool) {
 		}
 	}
 	if !ok() {
-		p.w.t.Fatalf("%s: %s has not come about", filepath.Base(p.Home), what)
+		contacts, _ := p.Contacts(context.Background())
+		status, _ := p.Status(context.Background())
+		p.w.t.Fatalf("%s: %s has not come about; contacts %+v, status %+v", filepath.Base(p.Home), what, contacts, status)
 	}
 }
 

@@ -281,18 +281,19 @@ func (c *Contact) fields(f *codec.Fields) {
 
 // Conversation is what a node keeps of one, beside messages and MLS records.
 type Conversation struct {
-	Group     []byte // MLS group id
-	Contact   [32]byte
-	Relay     string
-	Mailbox   mailbox.ID
-	BaseEpoch uint64
-	Made      *Mailbox // if this node created the mailbox
-	Core      []byte   // a conversation.Core
-	Lamport   uint64
-	Heads     [][32]byte // ids of the newest messages, at most 3
-	Messages  uint32
-	Missing   uint32
-	Since     time.Time
+	Group      []byte // MLS group id
+	Contact    [32]byte
+	Relay      string
+	Mailbox    mailbox.ID
+	BaseEpoch  uint64
+	Made       *Mailbox // if this node created the mailbox
+	Core       []byte   // a conversation.Core
+	Lamport    uint64
+	Heads      [][32]byte // ids of the newest messages, at most 3
+	Messages   uint32
+	Missing    uint32 // entries that the relay no longer had
+	Unreadable uint32 // messages that did not open
+	Since      time.Time
 }
 
 func (c *Conversation) fields(f *codec.Fields) {
@@ -314,6 +315,7 @@ func (c *Conversation) fields(f *codec.Fields) {
 	codec.List(f, big, 3, &c.Heads, func(id *[32]byte, f *codec.Fields) { f.Array(id[:]) })
 	f.U32(&c.Messages)
 	f.U32(&c.Missing)
+	f.U32(&c.Unreadable)
 	moment(f, &c.Since)
 }
 

@@ -3,9 +3,14 @@
 // A session is one stream. Its requests are read by one goroutine, which answers
 // what must be in order (Hello, proofs, creations) and hands the rest on: appends to
 // one goroutine, which puts all that wait into the store with one call, so that
-// they keep their order; everything else to a goroutine each, at most
-// wire.MaxInFlight at once. Subscriptions keep a cursor and never a queue: what a
-// subscriber gets next is read from the store when there is credit for it.
+// they keep their order; everything else to a goroutine each. Subscriptions keep a
+// cursor and never a queue: what a subscriber gets next is read from the store when
+// there is credit for it.
+//
+// What a client can make the relay hold is bounded: the requests under way in
+// number and in bytes, for a session and for all, and one page at a time being
+// made or sent in a session. A client that does not read what it is sent loses its
+// session.
 //
 // Nothing that names a client, a mailbox or a slot is logged.
 package server
@@ -16,9 +21,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sotto/crypto/key"
@@ -35,16 +43,26 @@ type Config struct {
 	Policy access.Policy
 	Clock  func() time.Time // default: time.Now
 	Idle   time.Duration    // a session without a frame is ended; default 5 minutes
-	Terms  mailbox.Terms    // what a client gets that asks for none; zero fields have defaults
-	Logger *slog.Logger
+	// Terms are what a client gets that asks for none, and its entries and bytes
+	// the most that a client may ask for; zero fields have defaults.
+	Terms    mailbox.Terms
+	Sessions int   // at once; default 100,000
+	Bytes    int64 // of requests under way in all sessions; default 256 MiB
+	Logger   *slog.Logger
 }
 
 const (
 	helloTimeout = 10 * time.Second // to say Hello
-	writeTimeout = 30 * time.Second // for a client to take a frame
-	pageBytes    = 192 << 10        // of entries read for one page
+	frameTimeout = time.Minute      // to send the rest of a frame
+	writeTimeout = 30 * time.Second // to take a frame
+	drainTimeout = 5 * time.Second  // for what is under way when the relay stops
+	lingerTime   = 2 * time.Second  // for a client to hang up when asked to
+
+	pageBytes    = 192 << 10            // of entries read for one page
+	inFlight     = 2 * wire.MaxInFlight // a client may have its answer before we have counted it
 	appendQueue  = wire.MaxInFlight
-	signedHeads  = 4096 // signed heads remembered
+	sessionBytes = 4 << 20 // of requests under way in one session
+	signedHeads  = 4096    // signed heads remembered
 )
 
 // Server serves sessions.
@@ -53,16 +71,20 @@ type Server struct {
 	keys    access.Keys
 	limiter *access.Limiter
 	log     *slog.Logger
-	stopped context.Context // over when the server closes
-	stop    context.CancelFunc
+	ctx     context.Context // of what is under way
+	cancel  context.CancelFunc
 	unring  func()
+	held    atomic.Int64 // bytes of requests under way
 
+	// Whoever holds mu and a session's mu has taken this one first.
 	mu       sync.Mutex // guards the following fields
 	closed   bool
 	live     sync.WaitGroup // sessions and listeners; Add only with mu held and not closed
 	sessions map[*session]bool
 	watching map[mailbox.ID]map[*session]bool
-	signed   map[mailbox.Head]wire.SignedHead
+
+	signing sync.Mutex // guards the following field
+	signed  map[mailbox.Head]wire.SignedHead
 }
 
 // New makes a server. The caller closes the store after the server.
@@ -72,6 +94,12 @@ func New(c Config) *Server {
 	}
 	if c.Idle == 0 {
 		c.Idle = 5 * time.Minute
+	}
+	if c.Sessions == 0 {
+		c.Sessions = 100_000
+	}
+	if c.Bytes == 0 {
+		c.Bytes = 256 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -92,7 +120,7 @@ func New(c Config) *Server {
 		cfg: c, keys: access.Keys{Store: c.Store, Slots: c.Slots}, limiter: access.NewLimiter(c.Policy, c.Clock), log: c.Logger,
 		sessions: map[*session]bool{}, watching: map[mailbox.ID]map[*session]bool{}, signed: map[mailbox.Head]wire.SignedHead{},
 	}
-	s.stopped, s.stop = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.unring = c.Store.Listen(s.ring)
 	return s
 }
@@ -113,7 +141,9 @@ func (s *Server) Serve(l Listener) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			if s.stopped.Err() != nil || errors.Is(err, net.ErrClosed) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.closed || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			return err
@@ -149,26 +179,32 @@ func (s *Server) begin() bool {
 	return true
 }
 
-// Close tells clients to leave, ends all sessions and waits for them. The caller
-// closes its listeners first.
+// Close begins no more requests, finishes and answers those under way, tells
+// clients to leave, and waits for all of it; a client that does not take its
+// answers is not waited for. The caller closes its listeners first.
 func (s *Server) Close() {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		s.live.Wait()
 		return
 	}
 	s.closed = true
-	var all []*session
-	for ss := range s.sessions {
-		all = append(all, ss)
-	}
+	all := slices.Collect(maps.Keys(s.sessions))
 	s.mu.Unlock()
-	s.stop()
 	s.unring()
 	for _, ss := range all {
-		go ss.goAway(wire.GoStopping, 30)
+		ss.leave(wire.GoStopping)
 	}
+	hurry := time.AfterFunc(drainTimeout, func() {
+		s.cancel()
+		for _, ss := range all {
+			ss.conn.Close()
+		}
+	})
 	s.live.Wait()
+	hurry.Stop()
+	s.cancel()
 }
 
 // Sessions returns how many sessions there are.
@@ -178,38 +214,11 @@ func (s *Server) Sessions() int {
 	return len(s.sessions)
 }
 
-// ring wakes the sessions that watch a mailbox.
-func (s *Server) ring(id mailbox.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for ss := range s.watching[id] {
-		ss.wake(id)
-	}
-}
-
-func (s *Server) watch(ss *session, id mailbox.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.watching[id] == nil {
-		s.watching[id] = map[*session]bool{}
-	}
-	s.watching[id][ss] = true
-}
-
-func (s *Server) unwatch(ss *session, id mailbox.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.watching[id], ss)
-	if len(s.watching[id]) == 0 {
-		delete(s.watching, id)
-	}
-}
-
 // sign returns a head with a signature, from memory if it was signed lately.
 func (s *Server) sign(h mailbox.Head) wire.SignedHead {
-	s.mu.Lock()
+	s.signing.Lock()
 	sh, ok := s.signed[h]
-	s.mu.Unlock()
+	s.signing.Unlock()
 	if ok {
 		return sh
 	}
@@ -219,8 +228,8 @@ func (s *Server) sign(h mailbox.Head) wire.SignedHead {
 }
 
 func (s *Server) remember(sh wire.SignedHead) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.signing.Lock()
+	defer s.signing.Unlock()
 	for h := range s.signed {
 		if len(s.signed) < signedHeads {
 			break
@@ -240,55 +249,53 @@ func (s *Server) receipt(r mailbox.Receipt) *wire.Receipt {
 }
 
 func (s *Server) serve(conn net.Conn) {
-	defer conn.Close()
-	in := bufio.NewReaderSize(conn, 1<<10)
-	conn.SetDeadline(time.Now().Add(helloTimeout))
-	ss, err := s.hello(conn, in)
-	if err != nil {
-		return // nobody to tell
-	}
-	conn.SetDeadline(time.Time{})
+	ss := &session{s: s, conn: conn, addr: remoteAddr(conn), tokens: make(chan struct{}, inFlight), freed: make(chan struct{}, 1),
+		over: make(chan struct{}), subs: map[mailbox.ID]*sub{}, dirty: map[mailbox.ID]bool{}, work: make(chan struct{}, 1)}
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		ss.goAway(wire.GoStopping, 30)
-		return
+	switch {
+	case s.closed:
+		ss.leaving = wire.GoStopping
+	case len(s.sessions) >= s.cfg.Sessions:
+		ss.leaving = wire.GoTooMany
 	}
 	s.sessions[ss] = true
 	s.mu.Unlock()
-	defer func() {
-		ss.end()
-		s.mu.Lock()
-		delete(s.sessions, ss)
-		s.mu.Unlock()
-	}()
-	ss.read(in)
+	in := bufio.NewReaderSize(conn, 1<<10)
+	if err := ss.hello(in); err == nil {
+		ss.read(in)
+	}
+	ss.end(in)
+	s.mu.Lock()
+	delete(s.sessions, ss)
+	s.mu.Unlock()
 }
 
 // hello agrees on a version and on what proofs are bound to.
-func (s *Server) hello(conn net.Conn, in *bufio.Reader) (*session, error) {
+func (ss *session) hello(in *bufio.Reader) error {
+	if !ss.await(helloTimeout) {
+		return errLeaving
+	}
 	fr, err := wire.ReadFrame(in)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var c wire.ClientHello
-	ss := &session{s: s, conn: conn, addr: remoteAddr(conn), tokens: make(chan struct{}, wire.MaxInFlight), over: make(chan struct{}),
-		subs: map[mailbox.ID]*sub{}, dirty: map[mailbox.ID]bool{}, work: make(chan struct{}, 1)}
 	if fr.Type != wire.THello || wire.Decode(fr.Body, &c) != nil {
 		ss.refuse(0, &wire.Error{Code: wire.CodeMalformed})
-		return nil, errors.New("no Hello")
+		return errors.New("no Hello")
 	}
 	if c.MinVersion > wire.Version || c.MaxVersion < wire.Version {
 		ss.refuse(0, &wire.Error{Code: wire.CodeVersion})
-		return nil, errors.New("no version in common")
+		return errors.New("no version in common")
 	}
+	cfg := &ss.s.cfg
 	h := wire.RelayHello{
-		Version: wire.Version, Key: s.cfg.Key.Public(), Era: s.cfg.Store.Era(), Minute: mailbox.MinuteOf(s.cfg.Clock()),
+		Version: wire.Version, Key: cfg.Key.Public(), Era: cfg.Store.Era(), Minute: mailbox.MinuteOf(cfg.Clock()),
 		MaxFrame: wire.MaxFrame, MaxInFlight: wire.MaxInFlight, KeepMax: uint64(mailbox.MaxMinutes),
 	}
 	rand.Read(h.Nonce[:])
-	ss.access = access.NewSession(wire.Session{Relay: h.Key, RelayNonce: h.Nonce, ClientNonce: c.Nonce}, s.keys)
-	return ss, ss.send(wire.Frame{Type: wire.THello, Body: wire.Encode(&h)})
+	ss.access = access.NewSession(wire.Session{Relay: h.Key, RelayNonce: h.Nonce, ClientNonce: c.Nonce}, ss.s.keys)
+	return ss.send(wire.Frame{Type: wire.THello, Body: wire.Encode(&h)})
 }
 
 // remoteAddr is where a client is, as far as the transport knows; the zero Addr otherwise.

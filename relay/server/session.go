@@ -4,16 +4,21 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sotto/relay/access"
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
 )
+
+// errLeaving is why a session goes on no more that is to end.
+var errLeaving = errors.New("the session is to end")
 
 // session is one stream from Hello to its end.
 type session struct {
@@ -22,22 +27,26 @@ type session struct {
 	addr   netip.Addr
 	access *access.Session
 	tokens chan struct{} // one for each request under way
-	over   chan struct{} // closed when the session ends
+	held   atomic.Int64  // bytes of requests under way
+	freed  chan struct{} // holds one: held has become less
+	over   chan struct{} // closed when no request begins any more
 	busy   sync.WaitGroup
 
 	writing sync.Mutex // held to write a frame
+	paging  sync.Mutex // held from making a page until it is sent
 
 	appendOnce sync.Once
 	appends    chan appendJob
 
-	mu     sync.Mutex // guards the following fields
-	ended  bool
-	subs   map[mailbox.ID]*sub
-	dirty  map[mailbox.ID]bool // subscriptions that may have something to read
-	frames int64               // credit
-	bytes  int64
-	work   chan struct{} // holds one: look at dirty and credit
-	pump   bool          // runs
+	mu      sync.Mutex // guards the following fields
+	leaving uint8      // the reason if the session is to end, or 0
+	ended   bool
+	subs    map[mailbox.ID]*sub
+	dirty   map[mailbox.ID]bool // subscriptions that may have something to read
+	frames  int64               // credit
+	bytes   int64
+	work    chan struct{} // holds one: look at dirty and credit
+	pump    bool          // runs
 }
 
 // sub is a subscription.
@@ -48,8 +57,31 @@ type sub struct {
 }
 
 type appendJob struct {
-	id  uint32
-	req wire.Append
+	id   uint32
+	size int
+	req  wire.Append
+}
+
+// await gives the client a time for what it sends next. It reports false if the
+// session is to end.
+func (ss *session) await(d time.Duration) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if ss.leaving != 0 {
+		return false
+	}
+	ss.conn.SetReadDeadline(time.Now().Add(d))
+	return true
+}
+
+// leave makes the session end once what is under way is done.
+func (ss *session) leave(reason uint8) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if ss.leaving == 0 {
+		ss.leaving = reason
+		ss.conn.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // send writes a frame. An error ends the session.
@@ -76,39 +108,64 @@ func (ss *session) refuse(id uint32, err error) {
 	ss.send(wire.Frame{Type: wire.TError, ID: id, Body: wire.Encode(e)})
 }
 
-// goAway tells the client to leave and ends the session.
-func (ss *session) goAway(reason uint8, wait uint32) {
-	ss.send(wire.Frame{Type: wire.TGoAway, Body: wire.Encode(&wire.GoAway{Reason: reason, Wait: wait})})
-	ss.conn.Close()
+// reply answers with m, or with err if it is not nil.
+func (ss *session) reply(id uint32, m wire.Message, err error) {
+	if err != nil {
+		ss.refuse(id, err)
+	} else {
+		ss.answer(id, m)
+	}
 }
 
-// end waits for everything that the session has started.
-func (ss *session) end() {
-	ss.conn.Close()
+// end finishes everything that the session has begun, and says goodbye.
+func (ss *session) end(in *bufio.Reader) {
+	s := ss.s
+	s.mu.Lock()
 	ss.mu.Lock()
 	ss.ended = true
-	var watched []mailbox.ID
 	for id := range ss.subs {
-		watched = append(watched, id)
+		ss.unsubscribeLocked(id)
 	}
+	reason := ss.leaving
+	sessions := len(s.sessions)
 	ss.mu.Unlock()
-	for _, id := range watched {
-		ss.s.unwatch(ss, id)
-	}
+	s.mu.Unlock()
 	close(ss.over)
 	ss.busy.Wait()
+	if reason != 0 {
+		// Spread out over so long, those who come back do not come all at once.
+		wait := uint32(1)
+		if reason != wire.GoIdle {
+			wait = min(1+uint32(sessions/200), 60)
+		}
+		ss.send(wire.Frame{Type: wire.TGoAway, Body: wire.Encode(&wire.GoAway{Reason: reason, Wait: wait})})
+	}
+	// A reset would overtake what has just been sent: the client hangs up.
+	if half, ok := ss.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		ss.conn.SetReadDeadline(time.Now().Add(lingerTime))
+		io.CopyN(io.Discard, in, 2*wire.MaxFrame)
+	}
+	ss.conn.Close()
 }
 
 // read reads requests until the stream ends.
 func (ss *session) read(in *bufio.Reader) {
 	for {
-		ss.conn.SetReadDeadline(time.Now().Add(ss.s.cfg.Idle))
+		if !ss.await(ss.s.cfg.Idle) {
+			return
+		}
+		if _, err := in.Peek(1); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				ss.leave(wire.GoIdle)
+			}
+			return
+		}
+		if !ss.await(frameTimeout) {
+			return
+		}
 		fr, err := wire.ReadFrame(in)
 		if err != nil {
-			switch {
-			case errors.Is(err, os.ErrDeadlineExceeded):
-				ss.goAway(wire.GoIdle, 1)
-			case errors.Is(err, wire.ErrFrame):
+			if errors.Is(err, wire.ErrFrame) {
 				ss.refuse(0, &wire.Error{Code: wire.CodeMalformed})
 			}
 			return
@@ -119,46 +176,57 @@ func (ss *session) read(in *bufio.Reader) {
 	}
 }
 
+// hold counts the bytes of a request that is under way. It waits while the
+// session has too many: its client is then not read from. It returns an error if
+// all sessions together have too many.
+func (ss *session) hold(n int) error {
+	for ss.held.Load() > 0 && ss.held.Load()+int64(n) > sessionBytes {
+		<-ss.freed // whoever holds some frees it: requests end
+	}
+	if ss.s.held.Add(int64(n)) > ss.s.cfg.Bytes {
+		ss.s.held.Add(-int64(n))
+		return &wire.Error{Code: wire.CodeBusy, Wait: time.Second}
+	}
+	ss.held.Add(int64(n))
+	return nil
+}
+
+func (ss *session) free(n int) {
+	ss.held.Add(-int64(n))
+	ss.s.held.Add(-int64(n))
+	select {
+	case ss.freed <- struct{}{}:
+	default:
+	}
+}
+
 // dispatch begins a request. It reports false if the session is to end.
 func (ss *session) dispatch(fr wire.Frame) bool {
-	ctx := ss.s.stopped
-	malformed := func() bool {
-		ss.refuse(fr.ID, &wire.Error{Code: wire.CodeMalformed})
-		return true
-	}
+	ctx := ss.s.ctx
 	// now answers in the order of the stream, here in the reading goroutine.
 	now := func(m wire.Message, f func() (wire.Message, error)) bool {
 		if wire.Decode(fr.Body, m) != nil {
-			return malformed()
+			return ss.malformed(fr.ID)
 		}
-		if out, err := f(); err != nil {
-			ss.refuse(fr.ID, err)
-		} else if out != nil {
-			ss.answer(fr.ID, out)
+		if out, err := f(); err != nil || out != nil {
+			ss.reply(fr.ID, out, err)
 		}
 		return true
 	}
-	// soon answers when it is done, beside other requests.
-	soon := func(m wire.Message, f func() (wire.Message, error)) bool {
+	// soon answers when it is done, beside other requests, if the session has
+	// shown what it needs.
+	soon := func(m wire.Message, need func() wire.Claim, f func() (wire.Message, error)) bool {
 		if wire.Decode(fr.Body, m) != nil {
-			return malformed()
+			return ss.malformed(fr.ID)
 		}
-		select {
-		case ss.tokens <- struct{}{}:
-		default:
-			ss.refuse(fr.ID, &wire.Error{Code: wire.CodeBusy, Wait: time.Second})
+		if need != nil && !ss.access.Shown(need()) {
+			ss.refuse(fr.ID, mailbox.ErrNotFound)
 			return true
 		}
-		ss.busy.Add(1)
-		go func() {
-			defer func() { <-ss.tokens; ss.busy.Done() }()
-			if out, err := f(); err != nil {
-				ss.refuse(fr.ID, err)
-			} else {
-				ss.answer(fr.ID, out)
-			}
-		}()
-		return true
+		return ss.begin(fr, func() {
+			out, err := f()
+			ss.reply(fr.ID, out, err)
+		})
 	}
 	store, slots := ss.s.cfg.Store, ss.s.cfg.Slots
 
@@ -177,10 +245,10 @@ func (ss *session) dispatch(fr wire.Frame) bool {
 		return now(&m, func() (wire.Message, error) { ss.credit(m); return nil, nil })
 	case wire.TSubscribe:
 		var m wire.Subscribe
-		return now(&m, func() (wire.Message, error) { return ss.subscribe(ctx, fr.ID, &m) })
+		return now(&m, func() (wire.Message, error) { return nil, ss.subscribe(ctx, fr.ID, &m) })
 	case wire.TUnsubscribe:
 		var m wire.Object
-		return now(&m, func() (wire.Message, error) { ss.unsubscribe(mailbox.ID(m.ID)); return &wire.Empty{}, nil })
+		return now(&m, func() (wire.Message, error) { ss.unsubscribe(m.ID, nil); return &wire.Empty{}, nil })
 	case wire.TPing:
 		var m wire.Ping
 		return now(&m, func() (wire.Message, error) { return &m, nil })
@@ -188,86 +256,97 @@ func (ss *session) dispatch(fr wire.Frame) bool {
 	case wire.TAppend:
 		var m wire.Append
 		if wire.Decode(fr.Body, &m) != nil || m.Kind == mailbox.Commit && len(m.Meta) != 0 && len(m.Meta) != wire.NextCapsSize {
-			return malformed()
+			return ss.malformed(fr.ID)
 		}
-		return ss.append(appendJob{fr.ID, m})
+		return ss.append(appendJob{fr.ID, len(fr.Body), m})
 
 	case wire.TRead:
 		var m wire.Read
-		return soon(&m, func() (wire.Message, error) { return ss.readPage(ctx, m) })
+		if wire.Decode(fr.Body, &m) != nil {
+			return ss.malformed(fr.ID)
+		}
+		return ss.begin(fr, func() {
+			ss.paging.Lock()
+			defer ss.paging.Unlock()
+			p, err := ss.readPage(ctx, m)
+			ss.reply(fr.ID, p, err)
+		})
 	case wire.TStatus:
 		var m wire.StatusRequest
-		return soon(&m, func() (wire.Message, error) { return ss.status(ctx, m) })
+		return soon(&m, nil, func() (wire.Message, error) { return ss.status(ctx, m) })
 	case wire.TTrim:
 		var m wire.Trim
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleAdmin, Object: m.Mailbox}) {
-				return nil, mailbox.ErrNotFound
-			}
-			return &wire.Empty{}, store.Trim(ctx, m.Mailbox, m.Through)
-		})
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleAdmin, Object: m.Mailbox} },
+			func() (wire.Message, error) { return &wire.Empty{}, store.Trim(ctx, m.Mailbox, m.Through) })
 	case wire.TDelete:
 		var m wire.Object
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleAdmin, Object: m.ID}) {
-				return nil, mailbox.ErrNotFound
-			}
-			return &wire.Empty{}, store.Delete(ctx, m.ID)
-		})
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleAdmin, Object: m.ID} },
+			func() (wire.Message, error) { return &wire.Empty{}, store.Delete(ctx, m.ID) })
 
 	case wire.TSlotCreate:
 		var m wire.SlotCreate
-		return soon(&m, func() (wire.Message, error) { return &wire.Empty{}, ss.createSlot(ctx, &m) })
+		return soon(&m, nil, func() (wire.Message, error) { return &wire.Empty{}, ss.createSlot(ctx, &m) })
 	case wire.TSlotRead:
 		var m wire.Object
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleSlotRead, Object: m.ID}) {
-				return nil, mailbox.ErrNotFound
-			}
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleSlotRead, Object: m.ID} }, func() (wire.Message, error) {
 			sl, err := slots.Slot(ctx, m.ID)
 			if err == nil && sl.Once {
-				return nil, &wire.Error{Code: wire.CodeMalformed}
+				err = &wire.Error{Code: wire.CodeMalformed} // only taking shows its value
 			}
 			return &wire.SlotValue{Version: sl.Version, Value: sl.Value}, err
 		})
 	case wire.TSlotTake:
 		var m wire.SlotTake
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleSlotRead, Object: m.Slot}) {
-				return nil, mailbox.ErrNotFound
-			}
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleSlotRead, Object: m.Slot} }, func() (wire.Message, error) {
 			sl, err := slots.TakeSlot(ctx, m.Slot, m.Tag)
 			return &wire.SlotValue{Version: sl.Version, Value: sl.Value}, err
 		})
 	case wire.TSlotSet:
 		var m wire.SlotSet
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleSlotOwner, Object: m.Slot}) {
-				return nil, mailbox.ErrNotFound
-			}
-			return &wire.Empty{}, slots.SetSlot(ctx, m.Slot, m.Version, m.Value)
-		})
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleSlotOwner, Object: m.Slot} },
+			func() (wire.Message, error) { return &wire.Empty{}, slots.SetSlot(ctx, m.Slot, m.Version, m.Value) })
 	case wire.TSlotState:
 		var m wire.Object
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleSlotOwner, Object: m.ID}) {
-				return nil, mailbox.ErrNotFound
-			}
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleSlotOwner, Object: m.ID} }, func() (wire.Message, error) {
 			sl, err := slots.Slot(ctx, m.ID)
 			return &wire.SlotState{Version: sl.Version, Expires: sl.Expires, Taken: sl.Taken}, err
 		})
 	case wire.TSlotRevoke:
 		var m wire.Object
-		return soon(&m, func() (wire.Message, error) {
-			if !ss.access.Shown(wire.Claim{Role: wire.RoleSlotOwner, Object: m.ID}) {
-				return nil, mailbox.ErrNotFound
-			}
-			return &wire.Empty{}, slots.RevokeSlot(ctx, m.ID)
-		})
+		return soon(&m, func() wire.Claim { return wire.Claim{Role: wire.RoleSlotOwner, Object: m.ID} },
+			func() (wire.Message, error) { return &wire.Empty{}, slots.RevokeSlot(ctx, m.ID) })
 	case wire.THello:
 		return false // a session begins once
 	}
-	return malformed()
+	return ss.malformed(fr.ID)
+}
+
+func (ss *session) malformed(id uint32) bool {
+	ss.refuse(id, &wire.Error{Code: wire.CodeMalformed})
+	return true
+}
+
+// begin runs f beside other requests, if there are not too many.
+func (ss *session) begin(fr wire.Frame, f func()) bool {
+	select {
+	case ss.tokens <- struct{}{}:
+	default:
+		ss.refuse(fr.ID, &wire.Error{Code: wire.CodeBusy, Wait: time.Second})
+		return true
+	}
+	if err := ss.hold(len(fr.Body)); err != nil {
+		<-ss.tokens
+		ss.refuse(fr.ID, err)
+		return true
+	}
+	ss.busy.Add(1)
+	go func() {
+		defer ss.busy.Done()
+		f()
+		ss.free(len(fr.Body))
+		<-ss.tokens
+	}()
+	return true
 }
 
 func (ss *session) create(ctx context.Context, m *wire.Create) (wire.Message, error) {
@@ -278,15 +357,18 @@ func (ss *session) create(ctx context.Context, m *wire.Create) (wire.Message, er
 		return nil, &wire.Error{Code: wire.CodeRefused, Wait: time.Minute}
 	}
 	t := ss.s.cfg.Terms
+	if m.MaxEntries > t.MaxEntries || m.MaxBytes > t.MaxBytes {
+		return nil, mailbox.ErrTerms
+	}
 	t.Meta = m.Caps()
 	if m.Keep != 0 {
 		t.Keep = m.Keep
 	}
 	if m.MaxEntries != 0 {
-		t.MaxEntries = min(m.MaxEntries, t.MaxEntries)
+		t.MaxEntries = m.MaxEntries
 	}
 	if m.MaxBytes != 0 {
-		t.MaxBytes = min(m.MaxBytes, t.MaxBytes)
+		t.MaxBytes = m.MaxBytes
 	}
 	if m.Full != 0 {
 		t.Full = m.Full
@@ -321,8 +403,18 @@ func (ss *session) createSlot(ctx context.Context, m *wire.SlotCreate) error {
 	return err
 }
 
-// append queues an append behind those of the session before it.
+// append queues an append behind those of the session before it. The capability is
+// that of the generation that the entry names; the store compares it with the
+// mailbox's in the very write.
 func (ss *session) append(j appendJob) bool {
+	if !ss.access.Shown(wire.Claim{Role: wire.RoleAppend, Object: j.req.Mailbox, Gen: j.req.Gen}) {
+		ss.refuse(j.id, mailbox.ErrNotFound)
+		return true
+	}
+	if err := ss.hold(j.size); err != nil {
+		ss.refuse(j.id, err)
+		return true
+	}
 	ss.appendOnce.Do(func() {
 		ss.appends = make(chan appendJob, appendQueue)
 		ss.busy.Add(1)
@@ -331,6 +423,7 @@ func (ss *session) append(j appendJob) bool {
 	select {
 	case ss.appends <- j:
 	default:
+		ss.free(j.size)
 		ss.refuse(j.id, &wire.Error{Code: wire.CodeBusy, Wait: time.Second})
 	}
 	return true
@@ -345,7 +438,9 @@ func (ss *session) store() {
 		case j := <-ss.appends:
 			jobs = append(jobs, j)
 		case <-ss.over:
-			return
+			if len(ss.appends) == 0 {
+				return
+			}
 		}
 		for more := true; more && len(jobs) < appendQueue; {
 			select {
@@ -355,75 +450,68 @@ func (ss *session) store() {
 				more = false
 			}
 		}
-		ds := make([]mailbox.Deposit, 0, len(jobs))
-		put := jobs[:0]
-		for _, j := range jobs {
-			if !ss.mayAppend(&j.req) {
-				ss.refuse(j.id, mailbox.ErrNotFound)
-				continue
-			}
-			put = append(put, j)
-			ds = append(ds, j.req.Deposit())
+		ds := make([]mailbox.Deposit, len(jobs))
+		size := 0
+		for i, j := range jobs {
+			ds[i] = j.req.Deposit()
+			size += j.size
 		}
-		if len(ds) == 0 {
-			continue
-		}
-		// The session may end meanwhile; what has been handed to the store is
-		// stored or not, whoever still listens.
-		for i, o := range ss.s.cfg.Store.Put(context.Background(), ds) {
+		// What has been handed to the store is stored or not, whoever still listens.
+		out := ss.s.cfg.Store.Put(context.Background(), ds)
+		ss.free(size)
+		for i, o := range out {
 			if o.Err != nil {
-				ss.refuse(put[i].id, o.Err)
+				ss.refuse(jobs[i].id, o.Err)
 			} else {
-				ss.answer(put[i].id, ss.s.receipt(o.Receipt))
+				ss.answer(jobs[i].id, ss.s.receipt(o.Receipt))
 			}
 		}
 	}
 }
 
-// mayAppend looks for the capability of the generation that the entry names. The
-// store compares that generation with the mailbox's in the very write.
-func (ss *session) mayAppend(m *wire.Append) bool {
-	return ss.access.Shown(wire.Claim{Role: wire.RoleAppend, Object: m.Mailbox, Gen: m.Gen})
+// reach is how far a read key reaches: to the commit that ends its generation, or to
+// where the mailbox stood when that generation was known to be the newest.
+type reach struct {
+	through mailbox.Seq
+	ended   bool
+	state   mailbox.State
 }
 
-// reach returns how far the read key of a generation reaches: to the commit that
-// installs the next, 0 for no end yet.
-func (ss *session) reach(ctx context.Context, id mailbox.ID, gen mailbox.Gen) (mailbox.Seq, error) {
+// reach returns how far the read key of a generation reaches. What comes between
+// this answer and a read may belong to the next generation: the read goes no
+// further than the answer.
+func (ss *session) reach(ctx context.Context, id mailbox.ID, gen mailbox.Gen) (reach, error) {
 	if !ss.access.Shown(wire.Claim{Role: wire.RoleRead, Object: id, Gen: gen}) {
-		return 0, mailbox.ErrNotFound
+		return reach{}, mailbox.ErrNotFound
+	}
+	st, err := ss.s.cfg.Store.State(ctx, id)
+	if err != nil {
+		return reach{}, err
+	}
+	if st.Gen == gen {
+		return reach{max(st.Head.Seq, 1), false, st}, nil // the first entry is everyone's
 	}
 	next, err := ss.s.cfg.Store.Generation(ctx, id, gen+1)
-	if errors.Is(err, mailbox.ErrNotFound) {
-		st, err := ss.s.cfg.Store.State(ctx, id)
-		if err == nil && st.Gen > gen {
-			// Its commit came between the two questions, or is gone by now.
-			if next, err := ss.s.cfg.Store.Generation(ctx, id, gen+1); err == nil {
-				return next.Seq, nil
-			}
-			return 0, mailbox.ErrNotFound
-		}
-		return 0, err
-	}
-	return next.Seq, err
+	return reach{next.Seq, true, st}, err
 }
 
-func (ss *session) readPage(ctx context.Context, m wire.Read) (wire.Message, error) {
-	through, err := ss.reach(ctx, m.Mailbox, m.Gen)
+func (ss *session) readPage(ctx context.Context, m wire.Read) (*wire.Page, error) {
+	r, err := ss.reach(ctx, m.Mailbox, m.Gen)
 	if err != nil {
 		return nil, err
 	}
-	p, err := ss.page(ctx, m.Cursor, through, int(m.MaxEntries), int(m.MaxBytes))
-	return p, err
+	return ss.page(ctx, m.Cursor, r, int(min(m.MaxEntries, mailbox.MaxPage)), int(min(m.MaxBytes, pageBytes)))
 }
 
 // page reads a page that fits into a frame.
-func (ss *session) page(ctx context.Context, c wire.Cursor, through mailbox.Seq, entries, bytes int) (*wire.Page, error) {
+func (ss *session) page(ctx context.Context, c wire.Cursor, r reach, entries, bytes int) (*wire.Page, error) {
 	if bytes <= 0 || bytes > pageBytes {
 		bytes = pageBytes
 	}
-	if through != 0 && c.After.Seq >= through {
-		return nil, &wire.Error{Code: wire.CodeDenied} // behind what this key may read
+	if r.ended && c.After.Seq >= r.through {
+		return nil, mailbox.ErrNotFound // behind what this key may read
 	}
+	through := r.through
 	for {
 		p, err := ss.s.cfg.Store.Read(ctx, c.Mailbox, c.After, mailbox.Limit{Entries: entries, Bytes: bytes, Through: through})
 		if err != nil {
@@ -436,42 +524,60 @@ func (ss *session) page(ctx context.Context, c wire.Cursor, through mailbox.Seq,
 				break
 			}
 		}
-		lost := len(p.Lost) * (8 + 1 + 96)
 		switch {
 		case fit < len(p.Entries):
 			entries = fit
 			continue
-		case size+lost > wire.MaxFrame && len(p.Lost) > 1:
-			through = p.Lost[len(p.Lost)/2].End.Seq
+		case len(p.Lost) > wire.MaxSpans || size+len(p.Lost)*wire.SpanSize > wire.MaxFrame && len(p.Lost) > 1:
+			through = p.Lost[len(p.Lost)/2-1].End.Seq
 			continue
+		case r.ended && p.End.Seq > r.through:
+			// The end of the generation lies within a span that goes on behind it.
+			return nil, mailbox.ErrNotFound
 		}
-		return &wire.Page{Entries: p.Entries, Lost: p.Lost, End: ss.s.sign(p.End), More: p.More}, nil
+		more := p.More && !(r.ended && p.End.Seq == r.through)
+		return &wire.Page{Entries: p.Entries, Lost: p.Lost, End: ss.s.sign(p.End), More: more}, nil
 	}
 }
 
 func (ss *session) status(ctx context.Context, m wire.StatusRequest) (wire.Message, error) {
-	through, err := ss.reach(ctx, m.Mailbox, m.Gen)
+	r, err := ss.reach(ctx, m.Mailbox, m.Gen)
 	if err != nil {
 		return nil, err
 	}
-	st, err := ss.s.cfg.Store.State(ctx, m.Mailbox)
-	if err != nil {
-		return nil, err
-	}
-	out := &wire.Status{Head: st.Head, Gen: st.Gen, Minute: mailbox.MinuteOf(ss.s.cfg.Clock())}
-	if through != 0 {
+	out := &wire.Status{Head: r.state.Head, Gen: r.state.Gen, Minute: mailbox.MinuteOf(ss.s.cfg.Clock())}
+	if r.ended {
 		// An old key learns where its own generation ended, and no more.
-		p, err := ss.s.cfg.Store.Read(ctx, m.Mailbox, mailbox.Mark{}, mailbox.Limit{Entries: 1, Through: through})
-		if err != nil {
+		out.Gen, out.Ended = m.Gen, true
+		if out.Head, err = ss.headAt(ctx, m.Mailbox, r.through, r.state.Head.Era); err != nil {
 			return nil, err
 		}
-		for p.End.Seq < through {
-			if p, err = ss.s.cfg.Store.Read(ctx, m.Mailbox, p.End.Mark(), mailbox.Limit{Through: through}); err != nil {
-				return nil, err
-			}
-		}
-		out.Head, out.Gen, out.Ended = p.End, m.Gen, true
 	}
 	out.Sign(ss.s.cfg.Key, m.Nonce)
 	return out, nil
+}
+
+// headAt returns the head of the entry at seq. It looks right before it, which is
+// most likely in the era of the mailbox's head, and otherwise walks there.
+func (ss *session) headAt(ctx context.Context, id mailbox.ID, seq mailbox.Seq, era mailbox.Era) (mailbox.Head, error) {
+	read := func(after mailbox.Mark) (mailbox.Head, error) {
+		p, err := ss.s.cfg.Store.Read(ctx, id, after, mailbox.Limit{Through: seq})
+		return p.End, err
+	}
+	var at mailbox.Mark
+	if seq > 1 {
+		at = mailbox.Mark{Era: era, Seq: seq - 1}
+	}
+	h, err := read(at)
+	if errors.Is(err, mailbox.ErrEra) {
+		ss.paging.Lock() // one at a time in a session: the walk reads everything
+		defer ss.paging.Unlock()
+		for h, err = read(mailbox.Mark{}); err == nil && h.Seq < seq; {
+			h, err = read(h.Mark())
+		}
+	}
+	if err == nil && h.Seq != seq {
+		err = mailbox.ErrNotFound // the entry is gone, within a span that goes on behind it
+	}
+	return h, err
 }

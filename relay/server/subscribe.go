@@ -8,50 +8,100 @@ import (
 	"sotto/relay/wire"
 )
 
-func (ss *session) subscribe(ctx context.Context, id uint32, m *wire.Subscribe) (wire.Message, error) {
-	out := &wire.Flags{Each: make([]byte, len(m.Cursors))}
-	var added []mailbox.ID
-	for i, c := range m.Cursors {
-		through, err := ss.reach(ctx, c.Mailbox, c.Gen)
-		if errors.Is(err, mailbox.ErrNotFound) || through != 0 && c.After.Seq >= through {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		_, err = ss.s.cfg.Store.Read(ctx, c.Mailbox, c.After, mailbox.Limit{Entries: 1, Bytes: 1})
-		if errors.Is(err, mailbox.ErrEra) {
-			out.Each[i] = wire.SubscribeEra
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		ss.mu.Lock()
-		if len(ss.subs) >= wire.MaxSubscribe && ss.subs[c.Mailbox] == nil {
-			ss.mu.Unlock()
-			return nil, &wire.Error{Code: wire.CodeBusy}
-		}
-		ss.subs[c.Mailbox] = &sub{id: id, gen: c.Gen, after: c.After}
-		ss.mu.Unlock()
-		ss.s.watch(ss, c.Mailbox)
-		added = append(added, c.Mailbox)
-		out.Each[i] = wire.SubscribeOK
+// ring wakes the sessions that watch a mailbox.
+func (s *Server) ring(id mailbox.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ss := range s.watching[id] {
+		ss.wake(id)
 	}
-	// The answer goes before the first event.
-	ss.answer(id, out)
-	for _, box := range added {
-		ss.wake(box)
-	}
-	return nil, nil
 }
 
-func (ss *session) unsubscribe(id mailbox.ID) {
+func (ss *session) subscribe(ctx context.Context, id uint32, m *wire.Subscribe) error {
+	out := &wire.Flags{Each: make([]byte, len(m.Cursors))}
+	begun := map[mailbox.ID]*sub{}
+	for i, c := range m.Cursors {
+		r, err := ss.reach(ctx, c.Mailbox, c.Gen)
+		if err == nil && r.ended && c.After.Seq >= r.through {
+			err = mailbox.ErrNotFound
+		}
+		if err == nil {
+			_, err = ss.s.cfg.Store.Read(ctx, c.Mailbox, c.After, mailbox.Limit{Entries: 1, Bytes: 1, Through: r.through})
+		}
+		switch {
+		case err == nil:
+			out.Each[i] = wire.SubscribeOK
+			begun[c.Mailbox] = &sub{id: id, gen: c.Gen, after: c.After}
+		case errors.Is(err, mailbox.ErrEra):
+			out.Each[i] = wire.SubscribeEra
+		case !errors.Is(err, mailbox.ErrNotFound):
+			return err
+		}
+	}
+	ss.paging.Lock() // the answer goes before the first event
+	err := ss.watch(begun)
+	if err == nil {
+		ss.answer(id, out)
+	}
+	ss.paging.Unlock()
+	if err != nil {
+		return err
+	}
+	for box := range begun {
+		ss.wake(box)
+	}
+	return nil
+}
+
+// watch adds subscriptions, all or none.
+func (ss *session) watch(begun map[mailbox.ID]*sub) error {
+	s := ss.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	n := len(ss.subs)
+	for id := range begun {
+		if ss.subs[id] == nil {
+			n++
+		}
+	}
+	if n > wire.MaxSubscribe {
+		return &wire.Error{Code: wire.CodeBusy}
+	}
+	for id, sb := range begun {
+		ss.subs[id] = sb
+		delete(ss.dirty, id) // nothing of the new one goes before its answer
+		if s.watching[id] == nil {
+			s.watching[id] = map[*session]bool{}
+		}
+		s.watching[id][ss] = true
+	}
+	return nil
+}
+
+// unsubscribe ends the subscription of a mailbox, if it is sb or sb is nil. It
+// reports whether it did.
+func (ss *session) unsubscribe(id mailbox.ID, sb *sub) bool {
+	ss.s.mu.Lock()
+	defer ss.s.mu.Unlock()
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if sb != nil && ss.subs[id] != sb {
+		return false
+	}
+	ss.unsubscribeLocked(id)
+	return true
+}
+
+// unsubscribeLocked needs the server's mu and the session's.
+func (ss *session) unsubscribeLocked(id mailbox.ID) {
 	delete(ss.subs, id)
 	delete(ss.dirty, id)
-	ss.mu.Unlock()
-	ss.s.unwatch(ss, id)
+	w := ss.s.watching[id]
+	if delete(w, ss); len(w) == 0 {
+		delete(ss.s.watching, id)
+	}
 }
 
 func (ss *session) credit(c wire.Credit) {
@@ -100,6 +150,8 @@ func (ss *session) pumpEvents() {
 
 // pumpOne sends one event. It reports whether there may be more to do.
 func (ss *session) pumpOne() bool {
+	ss.paging.Lock()
+	defer ss.paging.Unlock()
 	ss.mu.Lock()
 	if ss.ended || ss.frames <= 0 || ss.bytes <= 0 || len(ss.dirty) == 0 {
 		ss.mu.Unlock()
@@ -112,49 +164,52 @@ func (ss *session) pumpOne() bool {
 	// A ring from here on makes it dirty again.
 	delete(ss.dirty, id)
 	sb := ss.subs[id]
-	if sb == nil {
-		ss.mu.Unlock()
-		return true
-	}
-	s, credit := *sb, int(min(ss.bytes, pageBytes))
+	after, credit := sb.after, int(min(ss.bytes, pageBytes)) // what is dirty is subscribed
 	ss.mu.Unlock()
 
-	ctx := ss.s.stopped
-	through, err := ss.reach(ctx, id, s.gen)
+	ctx := ss.s.ctx
+	r, err := ss.reach(ctx, id, sb.gen)
 	var p *wire.Page
 	if err == nil {
-		p, err = ss.page(ctx, wire.Cursor{Mailbox: id, Gen: s.gen, After: s.after}, through, 0, credit)
+		p, err = ss.page(ctx, wire.Cursor{Mailbox: id, Gen: sb.gen, After: after}, r, 0, credit)
 	}
-	if err != nil {
-		// Deleted, or the key reaches no further: the client finds out by asking.
-		ss.unsubscribe(id)
+	switch {
+	case errors.Is(err, mailbox.ErrNotFound), errors.Is(err, mailbox.ErrEra):
+		// The mailbox was deleted, or what the key reaches is gone.
+		if ss.unsubscribe(id, sb) {
+			e := wire.ErrorOf(err)
+			e.Detail = id[:]
+			ss.refuse(sb.id, e)
+		}
 		return true
+	case err != nil:
+		// The client comes back and subscribes again behind what it has.
+		ss.s.log.Error("a subscription failed", "err", err)
+		ss.conn.Close()
+		return false
 	}
-	if p.End.Head.Seq == s.after.Seq {
+	end := p.End.Head
+	if end.Seq == after.Seq {
 		return true
 	}
 	body := wire.Encode(&wire.Event{Mailbox: id, Page: *p})
-	if ss.send(wire.Frame{Type: wire.TEvent, ID: s.id, Body: body}) != nil {
-		return false
-	}
-	ended := through != 0 && p.End.Head.Seq >= through
 	ss.mu.Lock()
+	if ss.subs[id] != sb {
+		ss.mu.Unlock() // replaced or ended meanwhile
+		return true
+	}
 	ss.frames--
 	ss.bytes -= int64(len(body))
-	if ss.subs[id] == sb {
-		sb.after = p.End.Head.Mark()
-		if p.More && !ended {
-			ss.dirty[id] = true
-		}
+	sb.after = end.Mark()
+	if p.More {
+		ss.dirty[id] = true
 	}
 	ss.mu.Unlock()
-	if ended {
-		ss.mu.Lock()
-		same := ss.subs[id] == sb
-		ss.mu.Unlock()
-		if same {
-			ss.unsubscribe(id)
-		}
+	if ss.send(wire.Frame{Type: wire.TEvent, ID: sb.id, Body: body}) != nil {
+		return false
+	}
+	if r.ended && end.Seq >= r.through {
+		ss.unsubscribe(id, sb)
 	}
 	return true
 }

@@ -84,38 +84,63 @@ type FrameReader interface {
 	io.ByteReader
 }
 
+// firstChunk is how much of a frame is allocated on the word of its length alone.
+const firstChunk = 16 << 10
+
 // ReadFrame reads a frame. Its body is newly allocated, after the length has been
-// checked. It returns io.EOF if the stream ends between frames.
+// checked, and grows with what has come: who announces much and sends little holds
+// little. It returns io.EOF if the stream ends between frames.
 func ReadFrame(r FrameReader) (Frame, error) {
-	var n uint64
+	n, err := readLength(r)
+	if err != nil {
+		return Frame{}, err
+	}
+	b := make([]byte, min(n, firstChunk))
+	for have := 0; ; {
+		if _, err := io.ReadFull(r, b[have:]); err != nil {
+			return Frame{}, cutOff(err)
+		}
+		if have = len(b); have == n {
+			break
+		}
+		grown := make([]byte, min(n, 4*have))
+		copy(grown, b)
+		b = grown
+	}
+	return Frame{Type: Type(b[0]), ID: binary.BigEndian.Uint32(b[1:]), Body: b[MinFrame:]}, nil
+}
+
+func readLength(r io.ByteReader) (int, error) {
+	n := 0
 	for i := 0; ; i++ {
 		c, err := r.ReadByte()
 		if err != nil {
-			if i > 0 && errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
+			if i > 0 {
+				err = cutOff(err)
 			}
-			return Frame{}, err
+			return 0, err
 		}
-		n |= uint64(c&0x7f) << (7 * i)
+		n |= int(c&0x7f) << (7 * i)
 		if c < 0x80 {
 			if c == 0 && i > 0 {
-				return Frame{}, fmt.Errorf("%w: a length that is not the shortest", ErrFrame)
+				return 0, fmt.Errorf("%w: a length that is not the shortest", ErrFrame)
 			}
 			break
 		}
 		if i == 2 {
-			return Frame{}, fmt.Errorf("%w: a length of more than 3 bytes", ErrFrame)
+			return 0, fmt.Errorf("%w: a length of more than 3 bytes", ErrFrame)
 		}
 	}
 	if n < MinFrame || n > MaxFrame {
-		return Frame{}, fmt.Errorf("%w: %d bytes, allowed are %d to %d", ErrFrame, n, MinFrame, MaxFrame)
+		return 0, fmt.Errorf("%w: %d bytes, allowed are %d to %d", ErrFrame, n, MinFrame, MaxFrame)
 	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(r, b); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return Frame{}, err
+	return n, nil
+}
+
+// cutOff is the error of a stream that ends within a frame.
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
 	}
-	return Frame{Type: Type(b[0]), ID: binary.BigEndian.Uint32(b[1:]), Body: b[MinFrame:]}, nil
+	return err
 }

@@ -45,7 +45,8 @@ func headBytes(h mailbox.Head) []byte {
 // Tree is a signed Merkle tree over heads (spec/relay.md, section 5).
 type Tree struct {
 	heads     []mailbox.Head
-	levels    [][]mailbox.Hash // levels[0] are the leaves
+	levels    [][]mailbox.Hash     // levels[0] are the leaves
+	places    map[mailbox.Hash]int // of leaves, if there are many
 	signature [key.SignatureSize]byte
 }
 
@@ -68,6 +69,12 @@ func SignHeads(k key.RelaySecret, heads []mailbox.Head) *Tree {
 	level := make([]mailbox.Hash, len(heads))
 	for i, h := range heads {
 		level[i] = leafHash(h)
+	}
+	if len(heads) > 8 {
+		t.places = make(map[mailbox.Hash]int, len(heads))
+		for i, leaf := range level {
+			t.places[leaf] = i
+		}
 	}
 	for t.levels = append(t.levels, level); len(level) > 1; t.levels = append(t.levels, level) {
 		var up []mailbox.Hash
@@ -97,6 +104,10 @@ func (t *Tree) Head(i int) SignedHead {
 
 // Find returns the position of a head.
 func (t *Tree) Find(h mailbox.Head) (int, bool) {
+	if t.places != nil {
+		i, ok := t.places[leafHash(h)]
+		return i, ok
+	}
 	for i := range t.heads {
 		if t.heads[i] == h {
 			return i, true

@@ -330,12 +330,13 @@ type Page struct {
 }
 
 // EntryOverhead is how many bytes an entry takes up in a page beside its meta and
-// payload, at most; PageOverhead what a page takes up beside entries and spans.
+// payload, at most; SpanSize what a span does; PageOverhead what a page does
+// beside both, in an event.
 const (
-	EntryOverhead = 8 + 8 + 1 + 4 + 4 + 4 + 4
-	PageOverhead  = 1024
-	spanSize      = 8 + 1 + headSize
-	maxSpans      = 512
+	EntryOverhead = 8 + 8 + 1 + 4 + 4 + 4 + 4 // seq, era, kind, minute, generation, two lengths
+	SpanSize      = 8 + 1 + headSize          // from, cause, end
+	PageOverhead  = 2048
+	MaxSpans      = 512 // in a page
 )
 
 func entryFields(e *mailbox.Entry, f *codec.Fields) {
@@ -356,7 +357,7 @@ func spanFields(s *mailbox.Span, f *codec.Fields) {
 
 func (m *Page) fields(f *codec.Fields) {
 	codec.List(f, MaxFrame, mailbox.MaxPage, &m.Entries, entryFields)
-	codec.List(f, MaxFrame, maxSpans, &m.Lost, spanFields)
+	codec.List(f, MaxSpans*SpanSize, MaxSpans, &m.Lost, spanFields)
 	m.End.fields(f)
 	f.Flag(&m.More)
 }

@@ -330,7 +330,7 @@ func (h *header) keyring(master, b []byte) (*keyring, error) {
 			k.clear()
 			return nil, fmt.Errorf("%w: an erasure key of %v in the header", ErrDamaged, w.domain)
 		}
-		k.erasure[w.domain] = append(k.erasure[w.domain], erasureKey{w.id, [keySize]byte(key)})
+		k.push(w.domain, erasureKey{w.id, [keySize]byte(key)})
 		clear(key)
 	}
 	return k, nil

@@ -113,15 +113,20 @@ func (k *keyring) clear() {
 		clear(b[:])
 	}
 	for d := range k.erasure {
-		for i := range k.erasure[d] {
-			clear(k.erasure[d][i].key[:])
-		}
+		clear(k.erasure[d])
 		k.erasure[d] = nil
 	}
 }
 
 // current returns the erasure key that new bucket keys are wrapped under.
 func (k *keyring) current(d Domain) *erasureKey { return &k.erasure[d][len(k.erasure[d])-1] }
+
+// push adds an erasure key and leaves no copy of the others behind.
+func (k *keyring) push(d Domain, e erasureKey) {
+	old := k.erasure[d]
+	k.erasure[d] = append(append(make([]erasureKey, 0, 2), old...), e)
+	clear(old)
+}
 
 func (k *keyring) find(d Domain, id [idSize]byte) *erasureKey {
 	for i := range k.erasure[d] {

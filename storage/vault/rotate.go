@@ -2,8 +2,11 @@ package vault
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
+
+	"sotto/storage/kv"
 )
 
 // RotateErasure makes every DropBucket of a domain that returned before final: it wraps
@@ -34,7 +37,7 @@ func (v *Vault) rotateLocked(d Domain) error {
 	defer clear(key.key[:])
 	h.erasure = append(h.erasure, wrapped)
 	// Only when the header is durable is anything wrapped under the new key.
-	err := v.setHeaderLocked(h, func(k *keyring) { k.erasure[d] = append(k.erasure[d], key) })
+	err := v.setHeaderLocked(h, func(k *keyring) { k.push(d, key) })
 	if err != nil {
 		return err
 	}
@@ -77,7 +80,8 @@ func (v *Vault) finishRotationLocked(d Domain) error {
 }
 
 // rewrap wraps a batch of bucket keys under the current erasure key, from the Badger key
-// start on, and returns where the next begins, nil at the end.
+// start on, and returns where the next begins, nil at the end. One that is damaged it
+// leaves to be found by a reader.
 func (t *Tx) rewrap(d Domain, start []byte) (next []byte, err error) {
 	var names []bucketName
 	prefix := []byte{byte(bucketTable), byte(d)}
@@ -90,15 +94,8 @@ func (t *Tx) rewrap(d Domain, start []byte) (next []byte, err error) {
 			next = e.key
 			return false
 		}
-		var k bucketKey
-		if k, err = parseBucketKey(e.stored); err != nil {
-			return false
-		}
-		if len(e.key) != bucketNameSize {
-			err = fmt.Errorf("%w: a bucket's name has %d bytes", ErrDamaged, len(e.key))
-			return false
-		}
-		if k.erasure != current {
+		k, parseErr := parseBucketKey(e.stored)
+		if parseErr == nil && len(e.key) == bucketNameSize && k.erasure != current {
 			names = append(names, bucketName(e.key))
 		}
 		return true
@@ -108,6 +105,9 @@ func (t *Tx) rewrap(d Domain, start []byte) (next []byte, err error) {
 	}
 	for _, name := range names {
 		b, err := t.bucket(name)
+		if errors.Is(err, ErrDamaged) && !errors.Is(err, kv.ErrCorrupt) {
+			continue // it is lost under the old key too
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 
 	"sotto/storage/kv"
 )
@@ -607,7 +606,7 @@ func (t *Tx) sweep(prefix, start []byte, deleted *int) (next []byte, err error) 
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range slices.Clip(gone) {
+	for _, key := range gone {
 		if err := t.kv.Delete(key); err != nil {
 			return nil, t.fail(err)
 		}

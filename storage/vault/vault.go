@@ -197,7 +197,8 @@ func (e *env) create(dir string, o Options) (_ *Vault, err error) {
 	defer clear(master[:])
 	for d := MLS; d < domains; d++ {
 		k, w := e.newErasure(h.id, d, &keys.wrap)
-		keys.erasure[d], h.erasure = append(keys.erasure[d], k), append(h.erasure, w)
+		keys.push(d, k)
+		h.erasure = append(h.erasure, w)
 	}
 	if o.Passphrase != nil {
 		h.slots = append(h.slots, e.newSlot(h.id, PassphraseSlot, passphraseName, o.Passphrase, o.Params, &master))
@@ -382,8 +383,13 @@ func (v *Vault) recover(b []byte, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		v.keys.clear()
-		v.header, v.keys = h, keys
+		// Of one id and one master key, they differ in the erasure keys at most.
+		for d := range keys.erasure {
+			clear(v.keys.erasure[d])
+			v.keys.erasure[d], keys.erasure[d] = keys.erasure[d], nil
+		}
+		keys.clear()
+		v.header = h
 	}
 	if err := tidy(v.files); err != nil {
 		return err
@@ -403,11 +409,12 @@ func (v *Vault) recover(b []byte, log *slog.Logger) error {
 	}
 	for d := MLS; d < domains; d++ {
 		err := v.finishRotation(d)
-		if errors.Is(err, kv.ErrFull) { // both keys are good: the next rotation finishes it
+		// Both keys are good: nothing is lost, and the next rotation finishes it.
+		if errors.Is(err, kv.ErrFull) || errors.Is(err, ErrDamaged) {
 			if log != nil {
-				log.Warn("the disk is full: erased data is not yet unreadable")
+				log.Warn("erased data is not yet unreadable", "domain", d.String(), "error", err)
 			}
-			return nil
+			continue
 		}
 		if err != nil {
 			return err
@@ -453,14 +460,19 @@ func (v *Vault) run(begin func(func(*kv.Tx) error) error, f func(*Tx) error, wri
 	if v.keys == nil {
 		return ErrClosed
 	}
-	return storageError(begin(func(k *kv.Tx) error {
+	var own error
+	err := begin(func(k *kv.Tx) error {
 		tx := &Tx{v: v, kv: k, writable: writable}
 		defer tx.end()
-		if err := f(tx); err != nil {
-			return err
+		if own = f(tx); own == nil {
+			own = tx.err
 		}
-		return tx.err
-	}))
+		return own
+	})
+	if own != nil {
+		return own
+	}
+	return storageError(err)
 }
 
 // A Slot is one way to open the vault.

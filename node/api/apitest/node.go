@@ -496,7 +496,7 @@ func (n *Node) SetConfig(_ context.Context, key, value string) (api.Setting, err
 			return *s, nil
 		}
 	}
-	return api.Setting{}, fmt.Errorf("setting %q: %w", key, node.ErrNotFound)
+	return api.Setting{}, fmt.Errorf("setting %q: %w", key, node.ErrInvalid)
 }
 
 func (n *Node) Doctor(context.Context) ([]node.Check, error) {
