@@ -49,6 +49,7 @@ type running interface {
 	api.Node
 	Run(ctx context.Context) error
 	Close() error
+	RelayAddress() string // of the relay inside; "" if there is none
 }
 
 // app is one call of the command line, with its surroundings.

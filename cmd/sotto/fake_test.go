@@ -51,13 +51,19 @@ func (f fake) Open(home string, o openOptions) (running, error) {
 	}
 	o.Logger.Info("the fake node is open", "embedded", o.Embedded, "listen", o.Listen)
 	n := &fakeNode{Node: apitest.New(name)}
+	if o.Embedded {
+		n.relay = "/ip4/127.0.0.1/tcp/4655/p2p/12D3KooWfake"
+	}
 	n.AddContact("bob")
 	n.AddContact("ana \x1b[31m")
 	return n, nil
 }
 
 // fakeNode establishes contacts and answers messages as their text says.
-type fakeNode struct{ *apitest.Node }
+type fakeNode struct {
+	*apitest.Node
+	relay string
+}
 
 func (n *fakeNode) Run(ctx context.Context) error {
 	select {
@@ -68,6 +74,8 @@ func (n *fakeNode) Run(ctx context.Context) error {
 }
 
 func (n *fakeNode) Close() error { return nil }
+
+func (n *fakeNode) RelayAddress() string { return n.relay }
 
 func (n *fakeNode) Accept(ctx context.Context, link, name string) (node.Contact, error) {
 	c, err := n.Node.Accept(ctx, link, name)

@@ -24,6 +24,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() { os.Exit(start(program{})) }
@@ -32,8 +33,9 @@ func main() { os.Exit(start(program{})) }
 func start(e engine) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	// The second signal ends the process, whatever it does.
-	defer context.AfterFunc(ctx, stop)()
+	// A second signal ends the process, whatever it does; but not what comes with the
+	// first, as when it is sent to a process and to its group.
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })()
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, env: os.Getenv, engine: e}
 	return a.run(ctx, os.Args[1:])
 }

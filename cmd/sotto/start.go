@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -34,9 +36,9 @@ func (program) Open(home string, o openOptions) (running, error) {
 	r := &embedding{}
 	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger}
 	if o.Embedded {
-		in, err := server.Start(filepath.Join(home, relayFolder), server.Options{Listen: o.Listen, NeedTicket: true, Small: true, Logger: o.Logger})
+		in, err := startRelay(filepath.Join(home, relayFolder), o)
 		if err != nil {
-			return nil, fmt.Errorf("embedded relay: %w", err)
+			return nil, hint(fmt.Errorf("embedded relay: %w", err), "give it another place with --listen, or do without: --embedded-relay=false")
 		}
 		r.relay = in
 		options.Embedded = &node.EmbeddedRelay{Address: in.Address(), Ticket: in.Ticket}
@@ -47,6 +49,28 @@ func (program) Open(home string, o openOptions) (running, error) {
 	}
 	r.Node, r.node = n, n
 	return r, nil
+}
+
+// anyPort is where a relay listens if the usual port is not to be had.
+var anyPort = []string{"/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"}
+
+// startRelay starts the relay inside a node. It stays where it was at its first start:
+// contacts know it there. At the first start any port will do, for the usual one may
+// belong to another node's.
+func startRelay(home string, o openOptions) (*server.Instance, error) {
+	_, err := os.Stat(home)
+	first := errors.Is(err, fs.ErrNotExist)
+	options := server.Options{Listen: o.Listen, NeedTicket: true, Small: true, Logger: o.Logger}
+	in, err := server.Start(home, options)
+	if err == nil || !first || len(o.Listen) > 0 {
+		return in, err
+	}
+	options.Listen = anyPort
+	in, again := server.Start(home, options)
+	if again != nil {
+		return nil, err
+	}
+	return in, nil
 }
 
 // embedding is a node with the relay inside its process, if it has one.
@@ -75,6 +99,14 @@ func (e *embedding) Run(ctx context.Context) error {
 		}
 		return errors.Join(fmt.Errorf("embedded relay: %w", err), <-ended)
 	}
+}
+
+// RelayAddress is where the relay inside can be reached.
+func (e *embedding) RelayAddress() string {
+	if e.relay == nil {
+		return ""
+	}
+	return e.relay.Address().String()
 }
 
 // Close closes the node first: it says goodbye to its relay.

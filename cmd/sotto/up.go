@@ -29,7 +29,6 @@ const (
 	// says that it works, or why not.
 	passphraseFD = 3
 	reportFD     = 4
-	readyWord    = "ready\n"
 )
 
 func (a *app) initCommand() *cobra.Command {
@@ -185,9 +184,13 @@ func (a *app) runCommand() *cobra.Command {
 			}
 			return a.foreground(ctx, o, passphrase, func() {
 				a.say("\nNext, in another terminal%s:\n", a.homeWords())
-				a.say("  sotto contact invite                      a link to hand to somebody")
-				a.say("  sotto contact accept LINK --name NAME     open a link that you were handed")
-				a.say("  sotto chat send NAME TEXT                 and sotto chat watch to see the answer\n")
+				me := "sotto"
+				if strings.ContainsRune(os.Args[0], filepath.Separator) {
+					me = os.Args[0] // it may be in no folder that the shell looks into
+				}
+				a.say("  %s contact invite                      a link to hand to somebody", me)
+				a.say("  %s contact accept LINK --name NAME     open a link that you were handed", me)
+				a.say("  %s chat send NAME TEXT                 and %[1]s chat watch to see the answer\n", me)
 			})
 		})
 	o.flags(c)
@@ -219,12 +222,12 @@ func (a *app) foreground(ctx context.Context, o upOptions, passphrase func() ([]
 	if err != nil {
 		return err
 	}
-	err = a.work(ctx, o, log, passphrase, func(s node.Status) error {
+	err = a.work(ctx, o, log, passphrase, func(s node.Status, relay string) error {
 		if a.json {
 			return a.line(s)
 		}
 		a.say("%s's node works, in %s. Stop it with ctrl-c or sotto down.", safe(s.Name), safe(a.home))
-		a.relayWords(s)
+		a.relayWords(relay)
 		if next != nil {
 			next()
 		}
@@ -236,17 +239,20 @@ func (a *app) foreground(ctx context.Context, o upOptions, passphrase func() ([]
 	return err
 }
 
-func (a *app) relayWords(s node.Status) {
-	for _, r := range s.Relays {
-		if r.Embedded {
-			a.say("Its relay is %s", safe(r.Address))
+func (a *app) relayWords(address string) {
+	for i, one := range strings.Split(address, ",") {
+		if one != "" && i == 0 {
+			a.say("Its relay is at")
+		}
+		if one != "" {
+			a.say("  %s", safe(one))
 		}
 	}
 }
 
 // work runs the node until ctx is over or it is asked to stop. It calls ready when
 // the API answers.
-func (a *app) work(ctx context.Context, o upOptions, log *slog.Logger, passphrase func() ([]byte, error), ready func(node.Status) error) (err error) {
+func (a *app) work(ctx context.Context, o upOptions, log *slog.Logger, passphrase func() ([]byte, error), ready func(s node.Status, relay string) error) (err error) {
 	if err := a.needAccount(); err != nil {
 		return err
 	}
@@ -282,7 +288,7 @@ func (a *app) work(ctx context.Context, o upOptions, log *slog.Logger, passphras
 
 	status, err := n.Status(ctx)
 	if err == nil {
-		err = ready(status)
+		err = ready(status, n.RelayAddress())
 	} else if ctx.Err() != nil {
 		err = nil // it was asked to stop
 	}
@@ -368,8 +374,9 @@ func (a *app) detach(ctx context.Context, o upOptions) error {
 		return fmt.Errorf("start the node: %w", err)
 	}
 	_, err = secretIn.Write(secret) // fits into the pipe
+	relay := ""
 	if err = errors.Join(err, secretIn.Close()); err == nil {
-		err = a.await(ctx, reportOut)
+		relay, err = await(ctx, reportOut)
 	}
 	if err != nil {
 		// It has gone, or goes now.
@@ -391,31 +398,39 @@ func (a *app) detach(ctx context.Context, o upOptions) error {
 	}
 	return a.print(s, func(io.Writer) {
 		a.say("%s's node works, in %s. Stop it with sotto down.", safe(s.Name), safe(a.home))
-		a.relayWords(s)
+		a.relayWords(relay)
 	})
 }
 
 var errSilent = errors.New("it ended without a word")
 
-// await reads what the detached node reports.
-func (a *app) await(ctx context.Context, report *os.File) error {
+// report is what the detached node says of itself, as JSON: that it works, or why
+// it does not.
+type report struct {
+	Ready bool    `json:"ready"`
+	Relay string  `json:"relay,omitempty"`
+	Error *remote `json:"error,omitempty"`
+}
+
+// await reads what the detached node reports, and returns where its relay is.
+func await(ctx context.Context, from io.Reader) (relay string, err error) {
 	said := make(chan []byte, 1)
 	go func() {
-		b, _ := io.ReadAll(io.LimitReader(report, 64<<10)) // what came before an error counts
+		b, _ := io.ReadAll(io.LimitReader(from, 64<<10)) // what came before an error counts
 		said <- b
 	}()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return "", ctx.Err()
 	case b := <-said:
-		if string(b) == readyWord {
-			return nil
+		var r report
+		switch err := json.Unmarshal(b, &r); {
+		case err == nil && r.Ready:
+			return r.Relay, nil
+		case err == nil && r.Error != nil && r.Error.Exit != exitDone:
+			return "", r.Error
 		}
-		var r remote
-		if len(bytes.TrimSpace(b)) == 0 || json.Unmarshal(b, &r) != nil || r.Exit == 0 {
-			return errSilent
-		}
-		return &r
+		return "", errSilent
 	}
 }
 
@@ -425,7 +440,8 @@ func (a *app) child(ctx context.Context, o upOptions) error {
 	if os.Getppid() != o.detached {
 		return &usageError{errors.New("--detached is for up --detach"), "sotto up --detach"}
 	}
-	secret, report := os.NewFile(passphraseFD, "passphrase"), os.NewFile(reportFD, "report")
+	secret, out := os.NewFile(passphraseFD, "passphrase"), os.NewFile(reportFD, "report")
+	say := func(r report) error { return errors.Join(json.NewEncoder(out).Encode(r), out.Close()) }
 	log, err := o.logger(a.err)
 	if err != nil {
 		return err
@@ -434,16 +450,14 @@ func (a *app) child(ctx context.Context, o upOptions) error {
 	err = a.work(ctx, o, log, func() ([]byte, error) {
 		defer secret.Close()
 		return readPassphrase(secret, "the pipe")
-	}, func(node.Status) error {
+	}, func(_ node.Status, relay string) error {
 		told = true
 		log.Info("the node works", "version", version)
-		_, err := io.WriteString(report, readyWord)
-		return errors.Join(err, report.Close())
+		return say(report{Ready: true, Relay: relay})
 	})
 	if err != nil && !told {
-		b, _ := json.Marshal(tell(err)) // strings and a number
-		_, werr := report.Write(b)
-		return errors.Join(err, werr, report.Close())
+		why := tell(err)
+		return errors.Join(err, say(report{Error: &why}))
 	}
 	log.Info("the node has stopped")
 	return err
