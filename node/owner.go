@@ -35,6 +35,7 @@ type owner struct {
 
 	mu     sync.Mutex            // guards the following fields
 	held   map[mailbox.Hash]bool // answered, and to be left until the core decides
+	pages  int                   // taken in by the reader
 	reason string                // why the reader does not get on
 	caught bool                  // everything up to the relay's newest known head is here
 }
@@ -663,7 +664,10 @@ func (o *owner) page(p *client.Page) error {
 		}
 		i = end
 	}
-	o.setReading("", !p.More)
+	o.mu.Lock()
+	o.reason, o.caught = "", !p.More
+	o.pages++
+	o.mu.Unlock()
 	return nil
 }
 
@@ -698,7 +702,7 @@ func (o *owner) wait(ctx context.Context) {
 	tick := func() {
 		if err := o.do(func(t *turn) error { return t.step(conversation.Tick{}) }); err != nil && ctx.Err() == nil {
 			o.n.log.Warn("a conversation does not get on", "err", err)
-			timer = time.After(time.Second)
+			timer = time.After(jitter(firstBackoff))
 		}
 	}
 	tick()
@@ -732,8 +736,13 @@ func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
 
 // read brings what stands and comes in the mailbox, generation after generation.
 func (o *owner) read(ctx context.Context) {
-	for failures := 0; ctx.Err() == nil; {
+	for failures, pages := 0, 0; ctx.Err() == nil; {
 		err := o.readOn(ctx)
+		o.mu.Lock()
+		if o.pages != pages {
+			failures, pages = 0, o.pages
+		}
+		o.mu.Unlock()
 		switch {
 		case err == nil:
 			failures = 0
