@@ -74,17 +74,26 @@ func (d *disk) read(name string) ([]byte, error) {
 	return bytes.Clone(f.data), nil
 }
 
-func (d *disk) write(name string, b []byte) error {
+func (d *disk) create(name string) error {
 	if d.names[name] != nil {
 		return fs.ErrExist
 	}
 	return d.step(func(half bool) {
-		f := &file{bytes.Clone(b)}
+		if !half {
+			f := &file{}
+			d.all = append(d.all, f)
+			d.dir(func(m map[string]*file) { m[name] = f })
+		}
+	})
+}
+
+func (d *disk) write(name string, b []byte) error {
+	f := d.names[name]
+	return d.step(func(half bool) {
+		f.data = bytes.Clone(b)
 		if half {
 			f.data = f.data[:len(b)/2]
 		}
-		d.all = append(d.all, f)
-		d.dir(func(m map[string]*file) { m[name] = f })
 	})
 }
 

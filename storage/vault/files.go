@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,8 @@ const (
 // each of them in turn.
 type files interface {
 	read(name string) ([]byte, error)             // at most maxHeader+1 bytes
-	write(name string, b []byte) error            // makes a file that must not exist, and syncs it
+	create(name string) error                     // makes an empty file, which must not exist
+	write(name string, b []byte) error            // fills an empty file, and syncs it
 	link(from, to string) error                   // to must not exist
 	rename(from, to string) error                 // replaces to
 	same(a, b string) (exist, is bool, err error) // whether a exists, and is the same file as b
@@ -34,11 +36,11 @@ type files interface {
 // it: that holds an erasure key or a slot which is to be gone. After an error the
 // header is the old one or the new one, and tidy puts the rest in order.
 func replaceHeader(f files, b []byte) error {
-	if err := tidy(f); err != nil {
+	if err := tidy(f, newFile, oldFile); err != nil {
 		return err
 	}
-	if err := f.write(newFile, b); err != nil {
-		return errors.Join(err, tidy(f)) // on a full disk, say
+	if err := place(f, newFile, b); err != nil {
+		return errors.Join(err, tidy(f, newFile)) // on a full disk, say
 	}
 	if err := f.link(headerFile, oldFile); err != nil {
 		return err
@@ -50,33 +52,45 @@ func replaceHeader(f files, b []byte) error {
 	if err := f.rename(newFile, headerFile); err != nil {
 		return err
 	}
-	return tidy(f)
+	return tidy(f, oldFile)
 }
 
-// createHeader makes b the first header; it fails with fs.ErrExist if there is one.
-func createHeader(f files, b []byte) error {
-	if err := tidy(f); err != nil {
+// place writes a file whose name is durable before there is anything in it: after a
+// loss of power no bytes lie about that no name leads to.
+func place(f files, name string, b []byte) error {
+	if err := f.create(name); err != nil {
 		return err
 	}
-	if err := f.write(newFile, b); err != nil {
-		return errors.Join(err, tidy(f))
+	if err := f.sync(); err != nil {
+		return err
+	}
+	return f.write(name, b)
+}
+
+// firstFile is where a new vault's header is written first. It is of this vault alone: of
+// two that create a vault in one folder neither touches the other's file.
+func firstFile(id vaultID) string { return headerFile + "." + hex.EncodeToString(id[:4]) }
+
+// createHeader makes b the first header; it fails with fs.ErrExist if there is one.
+func createHeader(f files, id vaultID, b []byte) error {
+	name := firstFile(id)
+	if err := place(f, name, b); err != nil {
+		return errors.Join(err, tidy(f, name))
 	}
 	// The database that the header names is there before it.
 	if err := f.sync(); err != nil {
 		return err
 	}
-	if err := f.link(newFile, headerFile); err != nil {
-		return errors.Join(err, tidy(f))
+	if err := f.link(name, headerFile); err != nil {
+		return errors.Join(err, tidy(f, name))
 	}
-	if err := f.sync(); err != nil {
-		return err
-	}
-	return tidy(f)
+	return tidy(f, name)
 }
 
-// tidy finishes what a crash or an error left of a replaced header.
-func tidy(f files) error {
-	for _, name := range []string{newFile, oldFile} {
+// tidy finishes what a crash or an error left of files that are not the header, or not
+// under its own name.
+func tidy(f files, names ...string) error {
+	for _, name := range names {
 		exists, isHeader, err := f.same(name, headerFile)
 		if err != nil {
 			return err
@@ -118,8 +132,16 @@ func (d folder) read(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxHeader+1))
 }
 
-func (d folder) write(name string, b []byte) error {
+func (d folder) create(name string) error {
 	f, err := os.OpenFile(d.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func (d folder) write(name string, b []byte) error {
+	f, err := os.OpenFile(d.path(name), os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -219,12 +219,13 @@ func (e *env) create(dir string, o Options) (_ *Vault, err error) {
 	b := h.marshal(&keys.mac)
 	err = v.Update(func(tx *Tx) error { return tx.SetSchema(o.Schema) })
 	if err == nil {
-		err = createHeader(f, b)
+		err = createHeader(f, h.id, b)
 	}
 	if err != nil {
 		v.Close()
-		if is, _ := f.read(headerFile); !bytes.Equal(is, b) { // it failed, and did not happen
-			os.RemoveAll(path)
+		is, readErr := f.read(headerFile)
+		if errors.Is(readErr, fs.ErrNotExist) || readErr == nil && !bytes.Equal(is, b) {
+			os.RemoveAll(path) // it failed, and did not happen
 		}
 		if errors.Is(err, fs.ErrExist) {
 			return nil, ErrExists // another process was faster
@@ -391,7 +392,7 @@ func (v *Vault) recover(b []byte, log *slog.Logger) error {
 		keys.clear()
 		v.header = h
 	}
-	if err := tidy(v.files); err != nil {
+	if err := tidy(v.files, newFile, oldFile, firstFile(v.header.id)); err != nil {
 		return err
 	}
 	err = v.View(func(tx *Tx) error {

@@ -710,7 +710,7 @@ func TestNothingSecretPrints(t *testing.T) {
 		values := []any{o, Unlock{Passphrase: []byte(passphrase), Key: testKey}, v, tx}
 		for _, x := range values {
 			l.Info("x", "x", x)
-			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%p", "%T"} {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%o", "%b"} {
 				s := fmt.Sprintf(verb, x)
 				if len(s) > 60 || strings.Contains(s, "staple") {
 					t.Errorf("%s of %T prints %q", verb, x, s)
