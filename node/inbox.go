@@ -287,7 +287,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	entry, err := envelope.SealLetter(q.Inbox.Sealing, q.Inbox.Mailbox, envelope.ContactAccept, answer)
+	entry, err := envelope.SealLetter(q.Inbox.SealingKey, q.Inbox.Mailbox, envelope.ContactAccept, answer)
 	if err != nil {
 		return nil, err
 	}
@@ -309,7 +309,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	rec := &store.Conversation{Group: group, Contact: them, Relay: box.Relay, Mailbox: box.ID, BaseEpoch: 1, Made: &box, Since: n.clock()}
 	return group, errors.Join(
 		tx.PutInvite(&inv),
-		tx.AddLetter(&store.Letter{Relay: theirs.String(), Inbox: q.Inbox.Mailbox, AppendSeed: q.Inbox.Append.Seed(), Entry: entry, Group: group}),
+		tx.AddLetter(&store.Letter{Relay: theirs.String(), Inbox: q.Inbox.Mailbox, AppendSeed: q.Inbox.AppendKey.Seed(), Entry: entry, Group: group}),
 		n.newConversation(tx, rec, c, g, &conversation.Core{Epoch: 1, Chain: mailbox.FirstChain(box.ID), Updated: n.clock(), Active: n.clock()}, keys))
 }
 

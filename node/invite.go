@@ -446,7 +446,7 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	if err != nil {
 		return err
 	}
-	entry, err := envelope.SealLetter(offer.Inbox.Sealing, offer.Inbox.Mailbox, envelope.ContactRequest, body)
+	entry, err := envelope.SealLetter(offer.Inbox.SealingKey, offer.Inbox.Mailbox, envelope.ContactRequest, body)
 	if err != nil {
 		return err
 	}
@@ -456,7 +456,7 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 			return err
 		}
 		now.Step, now.State, now.KeyPackage = store.AcceptSending, state.Append(nil), bundle.Marshal()
-		now.Relay, now.Inbox, now.AppendSeed = peer.String(), offer.Inbox.Mailbox, offer.Inbox.Append.Seed()
+		now.Relay, now.Inbox, now.AppendSeed = peer.String(), offer.Inbox.Mailbox, offer.Inbox.AppendKey.Seed()
 		now.Entry, now.Request, now.Log = entry, state.RequestHash(), entries(offer.Log)
 		c, err := tx.Contact(a.ID)
 		if err != nil {

@@ -376,7 +376,7 @@ func (n *Node) leaf(inbox *store.Inbox) (mls.Credential, mls.Extensions, error) 
 	if err != nil {
 		return mls.Credential{}, nil, err
 	}
-	return mls.BasicCredential(c.Append(nil)), mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionInbox), Data: ref.AppendTo(nil)}}, nil
+	return mls.BasicCredential(c.Append(nil)), mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionInbox), Data: ref.Append(nil)}}, nil
 }
 
 // inboxRef is what others need to write to this device's inbox.
@@ -385,7 +385,7 @@ func (n *Node) inboxRef(inbox *store.Inbox) (identity.InboxRef, error) {
 	if err != nil {
 		return identity.InboxRef{}, err
 	}
-	return identity.InboxRef{Relay: a.Append(nil), Mailbox: inbox.Mailbox.ID, Append: key.CapabilityFromSeed(inbox.Append), Sealing: n.sealing.Public()}, nil
+	return identity.InboxRef{Relay: a.Append(nil), Mailbox: inbox.Mailbox.ID, AppendKey: key.CapabilityFromSeed(inbox.Append), SealingKey: n.sealing.Public()}, nil
 }
 
 // Account is this account's id.

@@ -116,7 +116,7 @@ func (m *ContactRequest) encode() []byte {
 		}
 		return b
 	})
-	b = m.Inbox.AppendTo(append(b, m.Random[:]...))
+	b = m.Inbox.Append(append(b, m.Random[:]...))
 	return codec.AppendVec(codec.AppendVec(b, m.Name), m.Greeting)
 }
 

@@ -52,7 +52,7 @@ func (o *Offer) unsigned() []byte {
 	b = codec.AppendVec(b, o.Log.Append(nil))
 	b = append(b, o.Device[:]...)
 	b = append(o.Handshake.Append(b), o.KEM.Bytes()...)
-	b = o.Inbox.AppendTo(b)
+	b = o.Inbox.Append(b)
 	return codec.AppendVec(codec.AppendVec(b, o.Ticket), o.Name)
 }
 

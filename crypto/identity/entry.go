@@ -147,7 +147,7 @@ func (e *Entry) effect() (x effect, err error) {
 	case RotateKey:
 		x.readKey(r)
 	default:
-		r.Rest() // left to who knows the type
+		return x, nil // left to who knows the type
 	}
 	return x, r.Done()
 }

@@ -14,22 +14,22 @@ const maxRelay = 600
 // InboxRef says where a device's inbox is, lets its holder append to it, and says
 // to which key what is appended there is sealed (spec/identity.md, section 5).
 type InboxRef struct {
-	Relay   []byte               // RelayAddress of spec/relay.md, opaque here; at most 600 bytes
-	Mailbox [32]byte             // id of the mailbox
-	Append  key.CapabilitySecret // its append capability
-	Sealing key.SealingPublic
+	Relay      []byte               // RelayAddress of spec/relay.md, opaque here; at most 600 bytes
+	Mailbox    [32]byte             // id of the mailbox
+	AppendKey  key.CapabilitySecret // its append capability
+	SealingKey key.SealingPublic
 }
 
-// AppendTo appends the encoding of ref to b. The encoding holds a secret: the
-// append capability.
-func (ref InboxRef) AppendTo(b []byte) []byte {
+// Append appends the encoding of ref to b. The encoding holds a secret: the
+// append capability. It panics if the relay address is too long.
+func (ref InboxRef) Append(b []byte) []byte {
 	if len(ref.Relay) > maxRelay {
 		panic(fmt.Sprintf("identity: a relay address of %d bytes", len(ref.Relay)))
 	}
 	b = codec.AppendVec(b, ref.Relay)
 	b = append(b, ref.Mailbox[:]...)
-	b = append(b, ref.Append.Seed()...)
-	return append(b, ref.Sealing.Bytes()...)
+	b = append(b, ref.AppendKey.Seed()...)
+	return append(b, ref.SealingKey.Bytes()...)
 }
 
 // ParseInboxRef reads an InboxRef. It copies what it keeps.
@@ -51,9 +51,9 @@ func ReadInboxRef(r *codec.Reader) (ref InboxRef) {
 	if r.Err() != nil {
 		return InboxRef{}
 	}
-	ref.Append = key.CapabilityFromSeed(seed)
+	ref.AppendKey = key.CapabilityFromSeed(seed)
 	var err error
-	if ref.Sealing, err = key.ParseSealing(sealing); err != nil {
+	if ref.SealingKey, err = key.ParseSealing(sealing); err != nil {
 		r.Fail("sealing key: %v", err)
 		return InboxRef{}
 	}
@@ -61,4 +61,4 @@ func ReadInboxRef(r *codec.Reader) (ref InboxRef) {
 }
 
 // BelongsTo reports whether ref is the inbox that a device's certificate names.
-func (ref InboxRef) BelongsTo(c DeviceCert) bool { return SealingHash(ref.Sealing) == c.SealingHash }
+func (ref InboxRef) BelongsTo(c DeviceCert) bool { return SealingHash(ref.SealingKey) == c.SealingHash }

@@ -153,7 +153,7 @@ func (l *Log) check(e Entry, verify bool) error {
 		return err
 	}
 
-	accountKey, actor, known := l.key, l.devices[e.Acting], false
+	accountKey := l.key
 	switch e.Type {
 	case Genesis:
 		if e.Account != accountID(e.Body) {
@@ -178,8 +178,8 @@ func (l *Log) check(e Entry, verify bool) error {
 
 	// A device may add itself: an owner with nothing but the recovery words has
 	// no other. The account signature is what makes it one.
-	actorKey := actor.cert.DeviceKey
-	known = actor.state == DeviceActive
+	actor := l.devices[e.Acting]
+	actorKey, known := actor.cert.DeviceKey, actor.state == DeviceActive
 	if (e.Type == Genesis || e.Type == AddDevice) && e.Acting == x.cert.Device {
 		actorKey, known = x.cert.DeviceKey, true
 	}

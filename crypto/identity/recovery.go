@@ -54,10 +54,10 @@ func NewSeed() Seed {
 
 // SeedFromBytes returns the seed of 32 bytes. It panics on any other number.
 func SeedFromBytes(b []byte) Seed {
-	s := [SeedSize]byte(b)
 	if len(b) != SeedSize {
 		panic(fmt.Sprintf("identity: a seed of %d bytes", len(b)))
 	}
+	s := [SeedSize]byte(b)
 	return Seed{func() [SeedSize]byte { return s }}
 }
 

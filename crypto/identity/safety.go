@@ -29,7 +29,7 @@ func SafetyNumber(a, b Party) string {
 }
 
 // iterations make each of a forger's tries at a key whose digits look alike cost
-// that many hashes: some 13 bits more, on top of 100.
+// that many hashes: some 12 bits more, on top of the digits' 100.
 const iterations = 5200
 
 func (p Party) digits() string {
