@@ -44,7 +44,16 @@ type Keys struct {
 func (k Keys) of(ctx context.Context, c wire.Claim) (key.CapabilityPublic, error) {
 	var b []byte
 	switch c.Role {
-	case wire.RoleRead, wire.RoleAppend, wire.RoleAdmin:
+	case wire.RoleAdmin: // outlives the record of generation 0
+		st, err := k.Store.State(ctx, mailbox.ID(c.Object))
+		if err != nil {
+			return nobody, notFound(err)
+		}
+		if len(st.Terms.Meta) != key.Size+wire.NextCapsSize {
+			return nobody, nil
+		}
+		b = st.Terms.Meta[:key.Size]
+	case wire.RoleRead, wire.RoleAppend:
 		g, err := k.Store.Generation(ctx, mailbox.ID(c.Object), c.Gen)
 		if err != nil {
 			return nobody, notFound(err)
@@ -54,13 +63,9 @@ func (k Keys) of(ctx context.Context, c wire.Claim) (key.CapabilityPublic, error
 			if len(meta) != key.Size+wire.NextCapsSize {
 				return nobody, nil
 			}
-			if c.Role == wire.RoleAdmin {
-				b = meta[:key.Size]
-				break
-			}
 			meta = meta[key.Size:]
 		}
-		if c.Role == wire.RoleAdmin || len(meta) != wire.NextCapsSize {
+		if len(meta) != wire.NextCapsSize {
 			return nobody, nil
 		}
 		if b = meta[:key.Size]; c.Role == wire.RoleAppend {
@@ -157,8 +162,9 @@ type Limiter struct {
 	p     Policy
 	clock func() time.Time
 
-	mu      sync.Mutex // guards the following field
+	mu      sync.Mutex // guards the following fields
 	buckets map[netip.Prefix]*rate.Limiter
+	cleaned time.Time // when the full buckets were last looked for
 }
 
 // NewLimiter makes one. A nil clock is time.Now.
@@ -216,11 +222,16 @@ func (l *Limiter) Create(addr netip.Addr, ticket []byte) error {
 	return nil
 }
 
-// forgetLocked drops the buckets that are full again, and if none is, any one.
+// forgetLocked drops the buckets that are full again, which are as good as new
+// ones, and if there is still no room, any one. It looks at all of them once a
+// minute at most: strangers must not make it work.
 func (l *Limiter) forgetLocked(now time.Time) {
-	for p, b := range l.buckets {
-		if b.TokensAt(now) >= float64(l.p.Burst) {
-			delete(l.buckets, p)
+	if d := now.Sub(l.cleaned); d >= time.Minute || d < 0 {
+		l.cleaned = now
+		for p, b := range l.buckets {
+			if b.TokensAt(now) >= float64(l.p.Burst) {
+				delete(l.buckets, p)
+			}
 		}
 	}
 	for p := range l.buckets {

@@ -19,6 +19,7 @@ import (
 
 	"sotto/crypto/key"
 	"sotto/relay/mailbox"
+	"sotto/relay/transport"
 	"sotto/relay/wire"
 )
 
@@ -26,7 +27,7 @@ import (
 var (
 	ErrClosed      = errors.New("client is closed")
 	ErrUnreachable = errors.New("relay is not reachable")
-	ErrWrongRelay  = errors.New("another relay answered")
+	ErrWrongRelay  = transport.ErrWrongRelay
 	ErrProtocol    = errors.New("the relay does not keep to the protocol")
 	ErrLost        = errors.New("connection to the relay was lost")
 )
@@ -40,11 +41,19 @@ func (e *lostError) Is(target error) bool {
 	return target == ErrLost || target == mailbox.ErrUnknown
 }
 
+// errUnsent is wrapped when the session ended before a request was sent on it.
+var errUnsent = errors.New("not sent")
+
 // EvidenceError says that the relay has signed two things that cannot both be
-// true. Both verify with its key alone.
+// true (spec/relay.md, section 5). Both verify with its key and what is here. Two
+// heads convince anybody; a status is proof to who asked for it, as only that one
+// knows that the head had been signed before.
 type EvidenceError struct {
-	What string
-	A, B []byte // SignedHead or Status structures (spec/relay.md, section 5)
+	What   string
+	A      []byte // a SignedHead
+	B      []byte // a SignedHead, or a Status
+	Status bool   // B is a Status
+	Nonce  wire.Nonce
 }
 
 func (e *EvidenceError) Error() string { return "the relay contradicts itself: " + e.What }
@@ -71,7 +80,11 @@ const (
 	firstWait    = 250 * time.Millisecond
 	lastWait     = 30 * time.Second
 	pingAfter    = 2 * time.Minute // of silence
+	pingTimeout  = 5 * time.Second
+	writeTimeout = 30 * time.Second
+	longestWait  = 2 * time.Minute // that a relay can ask of us
 	headsSeen    = 4096
+	tries        = 3 // of sessions that end before a request is sent
 )
 
 // State says how the connection stands.
@@ -90,11 +103,14 @@ type Client struct {
 
 	dialing chan struct{} // holds one: who takes it may dial
 
-	mu    sync.Mutex // guards the following fields
-	now   *session   // nil if not connected
-	state State
-	heads map[headKey]seen // heads that the relay has signed
-	last  map[mailbox.ID]seen
+	// Whoever holds mu and a session's mu has taken the session's first.
+	mu     sync.Mutex // guards the following fields
+	closed bool
+	now    *session  // nil if not connected
+	later  time.Time // not to connect before: the relay has asked for it
+	state  State
+	heads  map[headKey]seen    // heads that the relay has signed
+	last   map[mailbox.ID]seen // of each mailbox the last of them
 }
 
 type headKey struct {
@@ -121,14 +137,31 @@ func New(c Config) *Client {
 
 // Close ends the connection and everything under way, and waits for it.
 func (c *Client) Close() {
-	c.cancel()
 	c.mu.Lock()
+	c.closed = true
 	s := c.now
 	c.mu.Unlock()
+	c.cancel()
 	if s != nil {
 		s.fail(ErrClosed)
 	}
 	c.busy.Wait()
+}
+
+// spawn runs f in a goroutine that Close waits for. It reports false if the client is
+// closed.
+func (c *Client) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.busy.Add(1)
+	go func() {
+		defer c.busy.Done()
+		f()
+	}()
+	return true
 }
 
 // Relay is the relay's key.
@@ -141,75 +174,121 @@ func (c *Client) State() State {
 	return c.state
 }
 
-func (c *Client) setState(s State) {
+// change sets the state by f, which is called with mu held and reports whether it
+// changed anything.
+func (c *Client) change(f func() bool) {
 	c.mu.Lock()
-	c.state = s
+	changed := f()
 	c.mu.Unlock()
-	if c.cfg.Changed != nil {
+	if changed && c.cfg.Changed != nil {
 		c.cfg.Changed()
 	}
 }
 
 // session returns the session at hand, or connects.
 func (c *Client) session(ctx context.Context) (*session, error) {
-	for {
-		c.mu.Lock()
-		s := c.now
-		c.mu.Unlock()
-		if s != nil {
+	c.mu.Lock()
+	s := c.now
+	c.mu.Unlock()
+	if s != nil && s.failure() == nil {
+		return s, nil
+	}
+	select {
+	case <-c.dialing:
+		defer func() { c.dialing <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
+	case <-c.ctx.Done():
+		return nil, ErrClosed
+	}
+	c.mu.Lock()
+	s = c.now
+	c.mu.Unlock()
+	if s != nil {
+		if s.failure() == nil {
 			return s, nil
 		}
-		select {
-		case <-c.dialing:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err())
-		case <-c.ctx.Done():
-			return nil, ErrClosed
+		c.drop(s)
+	}
+	return c.connect(ctx)
+}
+
+// drop forgets a session that has failed.
+func (c *Client) drop(s *session) {
+	err := s.failure()
+	c.change(func() bool {
+		if c.now != s {
+			return false
 		}
-		c.mu.Lock()
-		s = c.now
-		c.mu.Unlock()
-		var err error
-		if s == nil {
-			s, err = c.connect(ctx)
-		}
-		c.dialing <- struct{}{}
-		return s, err
+		c.heedLocked(err)
+		c.now, c.state = nil, State{Err: err}
+		return true
+	})
+}
+
+// heedLocked waits as long as a relay that sent us away has asked for.
+func (c *Client) heedLocked(err error) {
+	var g *goneError
+	if errors.As(err, &g) {
+		c.later = time.Now().Add(g.wait)
 	}
 }
 
 func (c *Client) connect(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
+	s, err := c.hello(ctx)
+	if err == nil {
+		c.change(func() bool {
+			c.now, c.state = s, State{Connected: true}
+			return true
+		})
+		if c.spawn(func() { s.read(); c.drop(s) }) {
+			return s, nil
+		}
+		s.fail(ErrClosed)
+		c.drop(s)
+		return nil, ErrClosed
+	}
 	if c.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	s, err := c.hello(ctx)
-	if err != nil {
-		if c.ctx.Err() != nil {
-			return nil, ErrClosed
-		}
-		c.setState(State{Err: err, Retry: c.State().Retry})
-		return nil, err
+	if errors.Is(err, context.Canceled) {
+		return nil, err // who asked no longer waits: that says nothing of the relay
 	}
+	c.change(func() bool {
+		c.heedLocked(err)
+		c.state = State{Err: err, Retry: c.state.Retry}
+		return true
+	})
+	return nil, err
+}
+
+// asked waits until the relay is to be connected to.
+func (c *Client) asked(ctx context.Context) error {
 	c.mu.Lock()
-	c.now = s
+	wait := time.Until(c.later)
 	c.mu.Unlock()
-	c.setState(State{Connected: true})
-	c.busy.Add(1)
-	go func() {
-		defer c.busy.Done()
-		s.read()
-		c.mu.Lock()
-		c.now = nil
-		c.mu.Unlock()
-		c.setState(State{Err: s.failure()})
-	}()
-	return s, nil
+	if wait <= 0 {
+		return nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: it has asked us to wait: %w", ErrUnreachable, ctx.Err())
+	}
 }
 
 func (c *Client) hello(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	if err := c.asked(ctx); err != nil {
+		return nil, err
+	}
+	ctx, dialed := context.WithTimeout(ctx, dialTimeout)
+	defer dialed()
 	conn, who, err := c.cfg.Dial(ctx)
 	if err != nil {
 		if errors.Is(err, ErrWrongRelay) {
@@ -239,8 +318,11 @@ func (c *Client) hello(ctx context.Context) (*session, error) {
 		}
 		return fail(fmt.Errorf("%w: %w", ErrUnreachable, err))
 	}
-	if fr.Type == wire.TError {
+	switch fr.Type {
+	case wire.TError:
 		return fail(decodeError(fr.Body, "hello"))
+	case wire.TGoAway:
+		return fail(decodeGone(fr.Body))
 	}
 	var r wire.RelayHello
 	if fr.Type != wire.THello {
@@ -260,8 +342,8 @@ func (c *Client) hello(ctx context.Context) (*session, error) {
 	}
 	conn.SetDeadline(time.Time{})
 	s := &session{c: c, conn: conn, in: in, id: wire.Session{Relay: who, RelayNonce: r.Nonce, ClientNonce: h.Nonce},
-		tokens: make(chan struct{}, wire.MaxInFlight), pending: map[uint32]chan answer{}, proved: map[wire.Claim]bool{},
-		subs: map[mailbox.ID]*subscription{}, over: make(chan struct{})}
+		tokens: make(chan struct{}, wire.MaxInFlight), over: make(chan struct{}), pending: map[uint32]chan answer{},
+		showing: map[wire.Claim]*showing{}, subs: map[mailbox.ID]*subscription{}, frames: creditFrames, bytes: creditBytes}
 	return s, s.write(wire.TCredit, 0, &wire.Credit{Frames: creditFrames, Bytes: creditBytes})
 }
 
@@ -274,6 +356,33 @@ func decodeError(b []byte, op string) error {
 	return &e
 }
 
+// goneError is what a session ends with that the relay has ended.
+type goneError struct {
+	reason uint8
+	wait   time.Duration // a random part of what the relay asked for
+}
+
+func (e *goneError) Error() string {
+	switch e.reason {
+	case wire.GoStopping:
+		return "the relay is stopping"
+	case wire.GoIdle:
+		return "the relay found us idle"
+	case wire.GoTooMany:
+		return "the relay has too many clients"
+	}
+	return "the relay asked us to go"
+}
+
+func decodeGone(b []byte) error {
+	var g wire.GoAway
+	if err := wire.Decode(b, &g); err != nil {
+		return fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	wait := min(time.Duration(g.Wait)*time.Second, longestWait)
+	return &goneError{g.Reason, time.Duration(mrand.Int64N(int64(wait) + 1))}
+}
+
 func randBytes(b []byte) { rand.Read(b) }
 
 // Capability is a key with what it is for.
@@ -283,22 +392,36 @@ type Capability struct {
 }
 
 // call sends a request once its capability has been shown, and returns the body
-// of the answer.
+// of the answer. A session that ends before the request was sent does not count.
 func (c *Client) call(ctx context.Context, op string, t wire.Type, m func(s *session) wire.Message, caps ...Capability) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
+	for try := 1; ; try++ {
+		b, err := c.callOnce(ctx, t, m, caps)
+		if err == nil {
+			return b, nil
+		}
+		if errors.Is(err, errUnsent) && try < tries && ctx.Err() == nil && c.ctx.Err() == nil {
+			continue
+		}
+		var we *wire.Error
+		if errors.As(err, &we) && we.Op == "" {
+			we.Op = op
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+}
+
+func (c *Client) callOnce(ctx context.Context, t wire.Type, m func(s *session) wire.Message, caps []Capability) ([]byte, error) {
 	s, err := c.session(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
+		return nil, err
 	}
 	if err := s.prove(ctx, caps); err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
+		return nil, err
 	}
-	b, err := s.ask(ctx, op, t, m(s))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
-	}
-	return b, nil
+	return s.ask(ctx, t, m(s), nil)
 }
 
 func decode[M wire.Message](c *Client, b []byte, err error, m M) (M, error) {
@@ -353,10 +476,32 @@ func (c *Client) Append(ctx context.Context, append key.CapabilitySecret, d mail
 	if err := c.checkHead(&r.Head, d.Mailbox); err != nil {
 		return nil, err
 	}
-	if r.Head.Head.Seq == 0 {
-		return nil, fmt.Errorf("%w: a receipt for no position", ErrProtocol)
+	if err := c.checkReceipt(r, &d); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+// checkReceipt holds a receipt against what it is for.
+func (c *Client) checkReceipt(r *wire.Receipt, d *mailbox.Deposit) error {
+	h := r.Head.Head
+	switch {
+	case h.Seq == 0:
+		return fmt.Errorf("%w: a receipt for no position", ErrProtocol)
+	case d.Kind == mailbox.Commit && h.Commit != h.Mark():
+		return fmt.Errorf("%w: a commit's receipt that leaves the fence at %d", ErrProtocol, h.Commit.Seq)
+	}
+	before, known := mailbox.FirstChain(d.Mailbox), h.Seq == 1
+	if !known {
+		c.mu.Lock()
+		old, ok := c.heads[headKey{d.Mailbox, h.Era, h.Seq - 1}]
+		c.mu.Unlock()
+		before, known = old.head.Chain, ok
+	}
+	if known && mailbox.NextChain(before, h.Era, h.Seq, r.Minute, d.Hash()) != h.Chain {
+		return fmt.Errorf("%w: a receipt for another entry", ErrProtocol)
+	}
+	return nil
 }
 
 // Place is where a reader stands: a cursor and the chain value there.
@@ -393,13 +538,17 @@ func (c *Client) Read(ctx context.Context, read key.CapabilitySecret, id mailbox
 	if err != nil {
 		return nil, err
 	}
-	return c.checkPage(p, id, from)
+	return c.checkPage(p, id, gen, from)
 }
 
 // Status returns where a mailbox stands now, signed for this question.
 func (c *Client) Status(ctx context.Context, read key.CapabilitySecret, id mailbox.ID, gen mailbox.Gen) (*wire.Status, error) {
 	m := &wire.StatusRequest{Mailbox: id, Gen: gen}
 	randBytes(m.Nonce[:])
+	// What is signed while the relay answers may well be newer than its answer.
+	c.mu.Lock()
+	last, ok := c.last[id]
+	c.mu.Unlock()
 	b, err := c.call(ctx, "status", wire.TStatus, still(m), Capability{wire.Claim{Role: wire.RoleRead, Object: id, Gen: gen}, read})
 	st, err := decode(c, b, err, &wire.Status{})
 	if err != nil {
@@ -411,11 +560,17 @@ func (c *Client) Status(ctx context.Context, read key.CapabilitySecret, id mailb
 	if st.Head.Mailbox != id {
 		return nil, fmt.Errorf("%w: a status of another mailbox", wire.ErrSignature)
 	}
-	c.mu.Lock()
-	last, ok := c.last[id]
-	c.mu.Unlock()
+	bad := func(what string, a seen) error {
+		return &EvidenceError{What: what, A: a.signed, B: wire.Encode(st), Status: true, Nonce: m.Nonce}
+	}
 	if ok && !st.Ended && last.head.Era == st.Head.Era && st.Head.Seq < last.head.Seq {
-		return nil, &EvidenceError{What: "it has gone back behind a position that it signed", A: last.signed, B: wire.Encode(st)}
+		return nil, bad("it has gone back behind a position that it signed", last)
+	}
+	c.mu.Lock()
+	old, ok := c.heads[headKey{id, st.Head.Era, st.Head.Seq}]
+	c.mu.Unlock()
+	if ok && st.Head.Seq > 0 && old.head != st.Head {
+		return nil, bad("two heads for one position", old)
 	}
 	return st, nil
 }
@@ -450,6 +605,21 @@ func (c *Client) TakeSlot(ctx context.Context, read key.CapabilitySecret, tag ma
 	b, err := c.call(ctx, "take slot", wire.TSlotTake, still(&wire.SlotTake{Slot: id, Tag: tag}), cap)
 	v, err := decode(c, b, err, &wire.SlotValue{})
 	return v.Value, err
+}
+
+// ReadSlot reads a slot that is not to be taken, and returns its version and value.
+func (c *Client) ReadSlot(ctx context.Context, read key.CapabilitySecret) (uint32, []byte, error) {
+	id, cap := c.slot(wire.RoleSlotRead, read.Public(), read)
+	b, err := c.call(ctx, "read slot", wire.TSlotRead, still(&wire.Object{ID: id}), cap)
+	v, err := decode(c, b, err, &wire.SlotValue{})
+	return v.Version, v.Value, err
+}
+
+// SetSlot replaces a slot's value if version is the one that stands.
+func (c *Client) SetSlot(ctx context.Context, owner key.CapabilitySecret, read key.CapabilityPublic, version uint32, value []byte) error {
+	id, cap := c.slot(wire.RoleSlotOwner, read, owner)
+	_, err := c.call(ctx, "set slot", wire.TSlotSet, still(&wire.SlotSet{Slot: id, Version: version, Value: value}), cap)
+	return err
 }
 
 // SlotState tells its owner how a slot stands.
@@ -503,8 +673,8 @@ func (c *Client) checkHead(h *wire.SignedHead, id mailbox.ID) error {
 	return nil
 }
 
-// checkPage verifies a page.
-func (c *Client) checkPage(p *wire.Page, id mailbox.ID, from Place) (*Page, error) {
+// checkPage verifies a page that was read with the key of a generation.
+func (c *Client) checkPage(p *wire.Page, id mailbox.ID, gen mailbox.Gen, from Place) (*Page, error) {
 	if err := c.checkHead(&p.End, id); err != nil {
 		return nil, err
 	}
@@ -513,32 +683,47 @@ func (c *Client) checkPage(p *wire.Page, id mailbox.ID, from Place) (*Page, erro
 	}
 	out := &Page{Mailbox: id, Head: p.End, More: p.More}
 	at, chain, entries, lost := from.At.Seq, from.Chain, p.Entries, p.Lost
+	var fence *mailbox.Mark // as far as the page tells
 	for len(entries)+len(lost) > 0 {
 		switch {
 		case len(entries) > 0 && entries[0].Seq == at+1:
 			e := &entries[0]
-			if e.Kind != mailbox.Message && e.Kind != mailbox.Commit {
+			switch {
+			case e.Kind != mailbox.Message && e.Kind != mailbox.Commit:
 				return bad("an entry of %v", e.Kind)
+			case e.Kind == mailbox.Message && len(e.Meta) > 0, len(e.Payload) == 0:
+				return bad("an entry that no relay may take")
+			case e.Gen > gen || len(out.Items) > 0 && out.Items[len(out.Items)-1].ends(gen):
+				return bad("an entry behind the end of generation %d", gen)
+			case e.Kind == mailbox.Commit:
+				fence = &mailbox.Mark{Era: e.Era, Seq: e.Seq}
 			}
 			chain = mailbox.NextChain(chain, e.Era, e.Seq, e.Minute, e.Hash())
 			at, entries = e.Seq, entries[1:]
 			out.Items = append(out.Items, Item{Entry: e, Chain: chain})
 		case len(lost) > 0 && lost[0].From == at+1 && lost[0].End.Seq > at && lost[0].End.Mailbox == id:
 			s := &lost[0]
-			at, chain, lost = s.End.Seq, s.End.Chain, lost[1:]
+			at, chain, fence, lost = s.End.Seq, s.End.Chain, &s.End.Commit, lost[1:]
 			out.Items = append(out.Items, Item{Span: s, Chain: chain})
 		default:
 			return bad("a page that leaves out what stands after %d", at)
 		}
 	}
-	if p.End.Head.Seq != at || p.End.Head.Chain != chain {
-		return bad("entries that do not lead to the head at %d", p.End.Head.Seq)
+	end := p.End.Head
+	if end.Seq != at || end.Chain != chain || fence != nil && *fence != end.Commit {
+		return bad("entries that do not lead to the head at %d", end.Seq)
 	}
-	out.End = Place{At: p.End.Head.Mark(), Chain: chain}
+	out.End = Place{At: end.Mark(), Chain: chain}
 	if len(out.Items) == 0 {
 		out.End.At = from.At
 	}
 	return out, nil
+}
+
+// ends reports whether an item is the commit that ends a generation.
+func (it Item) ends(gen mailbox.Gen) bool {
+	e := it.Entry
+	return e != nil && e.Kind == mailbox.Commit && len(e.Meta) > 0 && e.Gen == gen
 }
 
 // backoff returns how long to wait after so many failures in a row.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ type evil struct {
 	answer func(fr wire.Frame, send func(wire.Type, uint32, wire.Message))
 	bytes  []byte // sent after Hello
 	change func() // as Config.Changed
+	slow   time.Duration
+	proofs atomic.Int64
 	done   sync.WaitGroup
 }
 
@@ -32,11 +35,9 @@ func (e *evil) dial(context.Context) (net.Conn, key.RelayPublic, error) {
 		defer e.done.Done()
 		defer b.Close()
 		in := bufio.NewReader(b)
-		fr, err := wire.ReadFrame(in)
-		if err != nil {
+		if _, err := wire.ReadFrame(in); err != nil {
 			return
 		}
-		_ = fr
 		h := wire.RelayHello{Version: 1, Key: e.key.Public(), Era: 5, MaxFrame: wire.MaxFrame, MaxInFlight: wire.MaxInFlight}
 		if e.hello != nil {
 			e.hello(&h)
@@ -65,7 +66,11 @@ func (e *evil) dial(context.Context) (net.Conn, key.RelayPublic, error) {
 				for i := range flags {
 					flags[i] = 1
 				}
-				go send(wire.TOK, fr.ID, &wire.Flags{Each: flags})
+				e.proofs.Add(int64(len(flags)))
+				go func() {
+					time.Sleep(e.slow)
+					send(wire.TOK, fr.ID, &wire.Flags{Each: flags})
+				}()
 			} else if e.answer != nil && fr.Type != wire.TCredit {
 				go e.answer(fr, send)
 			}

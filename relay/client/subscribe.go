@@ -15,11 +15,12 @@ import (
 type subscription struct {
 	id     uint32
 	events chan event // as many as there can be credit for
+	ended  chan error // holds one: the relay has ended it
 }
 
 type event struct {
 	page *wire.Page
-	size uint32
+	size int
 }
 
 // ErrSubscribed is returned for a second subscription of one mailbox.
@@ -86,39 +87,38 @@ func (c *Client) subscribeOnce(ctx context.Context, read key.CapabilitySecret, i
 	if err := s.prove(actx, []Capability{{wire.Claim{Role: wire.RoleRead, Object: id, Gen: gen}, read}}); err != nil {
 		return err
 	}
-	sub := &subscription{events: make(chan event, creditFrames)}
-	taken := false
-	b, err := s.askWith(actx, "subscribe", wire.TSubscribe, &wire.Subscribe{Cursors: []wire.Cursor{{Mailbox: id, Gen: gen, After: from.At}}}, func(n uint32) {
+	sub := &subscription{events: make(chan event, creditFrames), ended: make(chan error, 1)}
+	cursor := wire.Cursor{Mailbox: id, Gen: gen, After: from.At}
+	b, err := s.ask(actx, wire.TSubscribe, &wire.Subscribe{Cursors: []wire.Cursor{cursor}}, func(n uint32) error {
 		if s.subs[id] != nil {
-			taken = true
-			return
+			return ErrSubscribed
 		}
 		sub.id = n
 		s.subs[id] = sub
+		return nil
 	})
 	defer func() {
 		s.mu.Lock()
-		mine := s.subs[id] == sub
-		if mine {
+		defer s.mu.Unlock()
+		if s.subs[id] == sub {
 			delete(s.subs, id)
 		}
-		s.mu.Unlock()
 		for { // what was not looked at has used up credit
 			select {
 			case e := <-sub.events:
-				s.write(wire.TCredit, 0, &wire.Credit{Frames: 1, Bytes: e.size})
+				s.grantLocked(e.size)
 			default:
 				return
 			}
 		}
 	}()
 	switch {
-	case taken:
-		return ErrSubscribed
 	case err != nil:
 		return err
 	case len(b) != 1:
-		return fmt.Errorf("%w: %d answers to one cursor", ErrProtocol, len(b))
+		err := fmt.Errorf("%w: %d answers to one cursor", ErrProtocol, len(b))
+		s.fail(err)
+		return err
 	case b[0] == wire.SubscribeDenied:
 		return &wire.Error{Code: wire.CodeDenied, Op: "subscribe"}
 	case b[0] == wire.SubscribeEra:
@@ -131,10 +131,12 @@ func (c *Client) subscribeOnce(ctx context.Context, read key.CapabilitySecret, i
 		case <-ctx.Done():
 			s.write(wire.TUnsubscribe, s.unheard(), &wire.Object{ID: id})
 			return ctx.Err()
+		case err := <-sub.ended:
+			return err
 		case <-s.over:
-			return ErrLost
+			return fmt.Errorf("%w: %w", ErrLost, s.failure())
 		}
-		p, err := c.checkPage(e.page, id, *from)
+		p, err := c.checkPage(e.page, id, gen, *from)
 		if err != nil {
 			if ev := (*EvidenceError)(nil); !errors.As(err, &ev) {
 				s.fail(err) // nothing more is believed of this session
@@ -146,13 +148,9 @@ func (c *Client) subscribeOnce(ctx context.Context, read key.CapabilitySecret, i
 			return &takeError{err}
 		}
 		*from = p.End
-		if err := s.write(wire.TCredit, 0, &wire.Credit{Frames: 1, Bytes: e.size}); err != nil {
-			return err
-		}
-		if n := len(p.Items); n > 0 {
-			if last := p.Items[n-1].Entry; last != nil && last.Kind == mailbox.Commit && len(last.Meta) > 0 && last.Gen == gen {
-				return nil
-			}
+		s.grant(e.size)
+		if n := len(p.Items); n > 0 && p.Items[n-1].ends(gen) {
+			return nil
 		}
 	}
 }
