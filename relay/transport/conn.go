@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -19,6 +20,26 @@ type conn struct {
 }
 
 func newConn(s network.Stream, whole network.Conn) net.Conn { return &conn{s, whole} }
+
+// Read and Write return os.ErrDeadlineExceeded past a deadline, as any net.Conn:
+// the muxer has an error of its own.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	return n, deadline(err)
+}
+
+func (c *conn) Write(b []byte) (int, error) {
+	n, err := c.Stream.Write(b)
+	return n, deadline(err)
+}
+
+func deadline(err error) error {
+	var ne net.Error
+	if errors.As(err, &ne) && ne.Timeout() {
+		return os.ErrDeadlineExceeded
+	}
+	return err
+}
 
 // Close ends the stream at once, in both directions: what a peer has confirmed
 // counts, and nothing is lost that it has not.

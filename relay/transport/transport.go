@@ -158,6 +158,16 @@ func (l *Listener) Address() (wire.Address, error) {
 	return usable(l.key.Public(), addrs)
 }
 
+// Listening returns the multiaddrs that are listened on, wildcards as such, with real
+// ports.
+func (l *Listener) Listening() []string {
+	var out []string
+	for _, m := range l.host.Network().ListenAddresses() {
+		out = append(out, m.String())
+	}
+	return out
+}
+
 // AddressOf returns the address that a relay with this key would have if it
 // listened on these multiaddrs.
 func AddressOf(k key.RelayPublic, listen []string) (wire.Address, error) {
@@ -259,7 +269,8 @@ func NewDialer() (*Dialer, error) {
 }
 
 // Dial opens a stream to a relay and returns the key of who answered. It returns an
-// error that wraps ErrWrongRelay if somebody else did.
+// error that wraps ErrWrongRelay if somebody else did. The stream is agreed on with
+// the first Write and the first Read: a deadline that passes in those ends it.
 func (d *Dialer) Dial(ctx context.Context, a wire.Address) (net.Conn, key.RelayPublic, error) {
 	var none key.RelayPublic
 	id, err := peer.Decode(wire.PeerID(a.Key))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -61,10 +62,30 @@ func TestStream(t *testing.T) {
 	if ip := s.RemoteAddr().(*net.TCPAddr).IP; !ip.IsLoopback() {
 		t.Errorf("the client is at %v", ip)
 	}
+	if _, err := s.Write([]byte("there")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "there" {
+		t.Fatalf("read %q, %v", b, err)
+	}
 	conn.SetReadDeadline(time.Unix(1, 0))
-	var timeout net.Error
-	if _, err := conn.Read(b); !errors.As(err, &timeout) || !timeout.Timeout() {
+	if _, err := conn.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("past the deadline: %v", err)
+	}
+	conn.SetReadDeadline(time.Time{})
+	if _, err := s.Write([]byte("again")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, b); err != nil || string(b) != "again" {
+		t.Errorf("after a deadline that passed: %q, %v", b, err)
+	}
+	// A writer is held up by a reader that does not read, until its deadline.
+	s.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	for err == nil {
+		_, err = s.Write(make([]byte, 1<<20))
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("writing past the deadline: %v", err)
 	}
 }
 
