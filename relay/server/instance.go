@@ -25,7 +25,8 @@ import (
 const (
 	keyFile    = "relay.key"  // seed of the relay's key, in hex: losing it loses the relay's name
 	ticketFile = "ticket.key" // secret of its tickets, in hex
-	listenFile = "listen"     // what it listened on last, a multiaddr a line
+	listenFile = "listen"     // what it listens on, or did last, a multiaddr a line
+	tellFile   = "announce"   // what it gives to people in place of that, if anything
 	storeDir   = "mailboxes"
 )
 
@@ -35,9 +36,9 @@ var ErrNoHome = errors.New("no relay has been started there")
 // Options says how to run a relay out of its home.
 type Options struct {
 	Listen     []string // multiaddrs; none: what it listened on last, or every address, port 4655
-	Announce   []string
-	NeedTicket bool // without a ticket nothing is created
-	Small      bool // less memory: a relay inside a node
+	Announce   []string // multiaddrs to give to people; none: those listened on
+	NeedTicket bool     // without a ticket nothing is created
+	Small      bool     // for a few people: a relay inside a node
 	Logger     *slog.Logger
 }
 
@@ -71,9 +72,14 @@ func Start(home string, o Options) (*Instance, error) {
 		return nil, err
 	}
 	if len(o.Listen) == 0 {
-		if o.Listen = lastListen(home); len(o.Listen) == 0 {
+		if o.Listen = lines(home, listenFile); len(o.Listen) == 0 {
 			o.Listen = DefaultListen
 		}
+	}
+	var sessions int
+	var held int64
+	if o.Small {
+		sessions, held = 2000, 32<<20
 	}
 	in := &Instance{tickets: access.NewTickets(secret), served: make(chan error, 1)}
 	in.store, err = badgerbox.Open(badgerbox.Config{Dir: filepath.Join(home, storeDir), Small: o.Small, Logger: o.Logger})
@@ -84,13 +90,13 @@ func Start(home string, o Options) (*Instance, error) {
 		return nil, fmt.Errorf("start relay: %w", err)
 	}
 	in.server = New(Config{Key: k, Store: in.store, Slots: in.store, Logger: o.Logger,
-		Policy: access.Policy{Tickets: in.tickets, NeedTicket: o.NeedTicket}})
-	in.listener, err = transport.Listen(transport.Config{Key: k, Listen: o.Listen, Announce: o.Announce})
+		Sessions: sessions, Bytes: held, Policy: access.Policy{Tickets: in.tickets, NeedTicket: o.NeedTicket}})
+	in.listener, err = transport.Listen(transport.Config{Key: k, Listen: o.Listen, Announce: o.Announce, MaxConns: sessions})
 	if err == nil {
 		in.address, err = in.listener.Address()
 	}
 	if err == nil {
-		err = in.note(home)
+		err = in.note(home, o.Announce)
 	}
 	if err != nil {
 		in.shut()
@@ -100,14 +106,19 @@ func Start(home string, o Options) (*Instance, error) {
 	return in, nil
 }
 
-// note writes down what is listened on, with real ports: so that the next start
-// takes the same, and Address can tell.
-func (in *Instance) note(home string) error {
-	var lines []string
-	for _, h := range in.address.Hints {
-		lines = append(lines, h.String())
+// note writes down what is listened on, wildcards as such, with real ports: so that
+// the next start takes the same, and AddressAt can tell.
+func (in *Instance) note(home string, announce []string) error {
+	write := func(name string, lines []string) error {
+		if len(lines) == 0 {
+			if err := os.Remove(filepath.Join(home, name)); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		}
+		return writeFile(filepath.Join(home, name), strings.Join(lines, "\n")+"\n")
 	}
-	return writeFile(filepath.Join(home, listenFile), strings.Join(lines, "\n")+"\n")
+	return errors.Join(write(listenFile, in.listener.Listening()), write(tellFile, announce))
 }
 
 // Address is where the relay can be reached.
@@ -138,7 +149,7 @@ func (in *Instance) shut() {
 }
 
 // AddressAt returns the address of the relay in a home, whether or not it runs: what
-// it listens on, or listened on last, or would on these multiaddrs. The relay's
+// gives to people, or did last, or would if it listened on these multiaddrs. The relay's
 // key is made if there is none.
 func AddressAt(home string, listen []string) (wire.Address, error) {
 	if err := os.MkdirAll(home, 0o700); err != nil {
@@ -148,10 +159,13 @@ func AddressAt(home string, listen []string) (wire.Address, error) {
 	if err != nil {
 		return wire.Address{}, err
 	}
-	if len(listen) == 0 {
-		if listen = lastListen(home); len(listen) == 0 {
-			listen = DefaultListen
+	for _, name := range []string{tellFile, listenFile} {
+		if len(listen) == 0 {
+			listen = lines(home, name)
 		}
+	}
+	if len(listen) == 0 {
+		listen = DefaultListen
 	}
 	return transport.AddressOf(k.Public(), listen)
 }
@@ -226,7 +240,7 @@ func Check(home string, listen []string) []Finding {
 	add("flush", err, fmt.Sprintf("%.0f a second, one after the other", rate))
 	if !running {
 		if len(listen) == 0 {
-			if listen = lastListen(home); len(listen) == 0 {
+			if listen = lines(home, listenFile); len(listen) == 0 {
 				listen = DefaultListen
 			}
 		}
@@ -261,8 +275,9 @@ func flushRate(dir string) (float64, error) {
 	return float64(n) / time.Since(start).Seconds(), nil
 }
 
-func lastListen(home string) []string {
-	b, err := os.ReadFile(filepath.Join(home, listenFile))
+// lines reads a file of a home, a word a line; nothing if it is not there.
+func lines(home, name string) []string {
+	b, err := os.ReadFile(filepath.Join(home, name))
 	if err != nil {
 		return nil
 	}
