@@ -307,18 +307,29 @@ func (n *Node) doubt(err error) error {
 	if !errors.Is(err, kv.ErrUnknown) {
 		return err
 	}
+	if n.readBack() {
+		// What failed may have happened: events are told of, entries go out and
+		// cores are asked again, as if it had been heard of.
+		n.events.ring()
+		n.hurry()
+	}
+	return err
+}
+
+// readBack reopens a vault that is in doubt, and reports whether it has.
+func (n *Node) readBack() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.db.View(func(*store.Tx) error { return nil }) == nil {
-		return err
+		return false
 	}
 	if again := n.db.Reopen(); again != nil {
 		n.problem = "the vault cannot be read back: " + again.Error() + "; restart the node"
-		return err
+		return false
 	}
 	n.problem = ""
 	n.lost.Add(1)
-	return err
+	return true
 }
 
 // view is db.View, after the vault has been read back if a write is in doubt.

@@ -31,6 +31,7 @@ type owner struct {
 	lost  uint64 // of Node.lost when state was read
 
 	kick chan struct{} // holds one: the poster looks again
+	seek chan struct{} // holds one: the reader tries again
 	tick chan time.Duration
 
 	mu     sync.Mutex            // guards the following fields
@@ -52,7 +53,7 @@ type ownerState struct {
 
 // startOwner begins a conversation's goroutines.
 func (n *Node) startOwner(rec store.Conversation) {
-	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}}
+	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}}
 	n.mu.Lock()
 	if n.owners[string(rec.Group)] != nil {
 		n.mu.Unlock()
@@ -163,10 +164,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	}
 	o.state = t.ownerState
 	if t.wait > 0 {
-		select {
-		case o.tick <- t.wait:
-		default: // enough of them wait
-		}
+		o.wake(t.wait)
 	}
 	if t.posts {
 		o.hurryPost()
@@ -719,6 +717,22 @@ func (o *owner) wait(ctx context.Context) {
 	}
 }
 
+// hurryRead makes a reader that waits for its next try go on.
+func (o *owner) hurryRead() {
+	select {
+	case o.seek <- struct{}{}:
+	default:
+	}
+}
+
+// wake gives the core a tick so long from now.
+func (o *owner) wake(in time.Duration) {
+	select {
+	case o.tick <- in:
+	default: // enough of them wait
+	}
+}
+
 // pause waits before a next try; it reports false if the node stops.
 func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
 	wait := firstBackoff
@@ -769,7 +783,7 @@ func (o *owner) read(ctx context.Context) {
 		}
 		o.setReading(err.Error(), false)
 		o.n.log.Debug("a conversation is not read", "err", err)
-		if !pause(ctx, failures, nil) {
+		if !pause(ctx, failures, o.seek) {
 			return
 		}
 		failures++

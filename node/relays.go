@@ -94,7 +94,8 @@ func (n *Node) relayAt(address string) (*relay, error) {
 	return r, nil
 }
 
-// hurry tries at once what waits for its next try: a relay is there again.
+// hurry tries at once what waits for its next try: a relay is there again, or the
+// vault has been read back.
 func (n *Node) hurry() {
 	n.mu.Lock()
 	t := n.tasks
@@ -108,6 +109,8 @@ func (n *Node) hurry() {
 	}
 	for _, o := range os {
 		o.hurryPost()
+		o.hurryRead()
+		o.wake(0)
 	}
 }
 

@@ -101,6 +101,7 @@ func TestCrashPoints(t *testing.T) {
 
 func crashes(t *testing.T, seed uint64, left *atomic.Int64) {
 	w := New(t)
+	w.Patient = true
 	r := w.Relay()
 	rng := rand.New(rand.NewPCG(seed, 3))
 	p := &pairs{t: t, seen: map[[56]byte]bool{}}

@@ -25,6 +25,8 @@ import (
 
 // World holds relays by their keys.
 type World struct {
+	Patient bool // waits as long as the test binary may run: its nodes are made slow
+
 	t *testing.T
 
 	mu     sync.Mutex // guards the following field
@@ -185,13 +187,26 @@ func (p *Person) Stop() {
 	p.Node = nil
 }
 
+// patience is how long Until waits: a minute, or in a patient world until shortly
+// before the test binary's own time ends, so that what has not come about is told of.
+func (w *World) patience() (context.Context, context.CancelFunc) {
+	end := time.Now().Add(time.Minute)
+	if w.Patient {
+		end = time.Now().Add(time.Hour)
+		if d, ok := w.t.Deadline(); ok {
+			end = d.Add(-10 * time.Second)
+		}
+	}
+	return context.WithDeadline(context.Background(), end)
+}
+
 // Until waits for an event after which ok holds, looking once before.
 func (p *Person) Until(what string, ok func() bool) {
 	p.w.t.Helper()
 	if ok() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := p.w.patience()
 	defer cancel()
 	last, err := p.LastEvent(ctx)
 	if err != nil {
