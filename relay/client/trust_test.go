@@ -369,7 +369,9 @@ func FuzzSession(f *testing.F) {
 	_, heads := history(1)
 	end := wire.SignHeads(relay, heads[1:]).Head(0)
 	for id := range uint32(4) {
-		frame := func(t wire.Type, m wire.Message) { f.Add(wire.Frame{Type: t, ID: id, Body: wire.Encode(m)}.Append(nil)) }
+		frame := func(t wire.Type, m wire.Message) {
+			f.Add(wire.Frame{Type: t, ID: id, Body: wire.Encode(m)}.Append(nil))
+		}
 		frame(wire.TOK, &wire.Flags{Each: []byte{1, 1, 1}})
 		frame(wire.TOK, &wire.Page{End: end})
 		frame(wire.TEvent, &wire.Event{Mailbox: box, Page: wire.Page{End: end}})

@@ -586,7 +586,9 @@ func FuzzSession(f *testing.F) {
 	admin := key.CapabilityFromSeed(bytes.Repeat([]byte{1}, 32))
 	relayKey := key.RelayFromSeed(bytes.Repeat([]byte{2}, 32))
 	id := wire.MailboxID(relayKey.Public(), admin.Public(), [16]byte{})
-	frame := func(t wire.Type, m wire.Message) []byte { return wire.Frame{Type: t, ID: 1, Body: wire.Encode(m)}.Append(nil) }
+	frame := func(t wire.Type, m wire.Message) []byte {
+		return wire.Frame{Type: t, ID: 1, Body: wire.Encode(m)}.Append(nil)
+	}
 	f.Add(frame(wire.TPing, &wire.Ping{Data: []byte("x")}))
 	f.Add(frame(wire.TAppend, &wire.Append{Mailbox: id, Kind: mailbox.Commit, Payload: []byte("x")}))
 	f.Add(append(frame(wire.TCredit, &wire.Credit{Frames: 1 << 31, Bytes: 1 << 31}), frame(wire.TSubscribe, &wire.Subscribe{Cursors: []wire.Cursor{{Mailbox: id}}})...))
