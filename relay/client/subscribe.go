@@ -138,17 +138,19 @@ func (c *Client) subscribeOnce(ctx context.Context, read key.CapabilitySecret, i
 		}
 		p, err := c.checkPage(e.page, id, gen, *from)
 		if err != nil {
+			s.grant(e.size)
 			if ev := (*EvidenceError)(nil); !errors.As(err, &ev) {
 				s.fail(err) // nothing more is believed of this session
 			}
 			return err
 		}
-		if err := take(p); err != nil {
+		err = take(p)
+		s.grant(e.size) // taken or not, it is looked at
+		if err != nil {
 			s.write(wire.TUnsubscribe, s.unheard(), &wire.Object{ID: id})
 			return &takeError{err}
 		}
 		*from = p.End
-		s.grant(e.size)
 		if n := len(p.Items); n > 0 && p.Items[n-1].ends(gen) {
 			return nil
 		}
