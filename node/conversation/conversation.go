@@ -212,7 +212,7 @@ type (
 	Wait struct{ For time.Duration }
 )
 
-func (e Seal) String() string    { return "seal " + short(e.ID[1:]) }
+func (e Seal) String() string { return "seal " + short(e.ID[1:]) }
 func (e Stage) String() string {
 	s := fmt.Sprintf("stage expecting %d", e.Expect.Seq)
 	if len(e.Changes) > 0 {
@@ -553,7 +553,13 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 		if c.Undecided() {
 			out = c.giveUp()
 		}
-		c.Over = true
+		for _, it := range c.Flight {
+			out = append(out, Fail{it.ID, noMember})
+		}
+		for _, id := range c.Queue {
+			out = append(out, Fail{id, noMember})
+		}
+		c.Over, c.Flight, c.Queue, c.Changes = true, nil, nil, nil
 		return append(out, Ended{})
 	case Invalid:
 		if in.Meta {
@@ -574,6 +580,8 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 	}
 	return append(out, c.requeue()...)
 }
+
+const noMember = "this device is no member of the group any more"
 
 // next begins the next epoch. What was proposed in the one before is void.
 func (c *Core) next() (out []Effect) {
