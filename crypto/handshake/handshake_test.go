@@ -76,8 +76,8 @@ func TestRequestThatComesAgain(t *testing.T) {
 		if _, s, err := e.Finish(must(ParseAcceptBody(raw))); err != nil || !same(s, q.Secrets()) {
 			t.Errorf("an answer does not give its own secrets: %v", err)
 		}
-		if again, err := q.Accept(ContactAccept{Name: "Ana"}); err == nil || again != nil {
-			t.Error("one request is answered twice")
+		if again, err := q.Accept(ContactAccept{Name: "Ana"}); again != nil || err == nil || !strings.Contains(err.Error(), "has been answered") {
+			t.Errorf("answered twice: %v", err)
 		}
 	}
 }
@@ -434,6 +434,13 @@ func TestSecretsDoNotPrint(t *testing.T) {
 			}
 		}
 		json.NewEncoder(&out).Encode(map[string]any{"v": v, "w": within})
+	}
+	for _, v := range []any{i.link.Secret, s} {
+		for _, verb := range []string{"%d", "%x", "%v", "%#v"} {
+			if got := fmt.Sprintf(verb, v); got != v.(fmt.Stringer).String() {
+				t.Errorf("under %s a %T prints as %s", verb, v, got)
+			}
+		}
 	}
 	for name, b := range map[string][]byte{
 		"the link's secret": secret[:], "the slot's key": i.link.Secret.SlotRead().Seed(), "the offer key": i.link.Secret.offerKey(), "the X-Wing secret": e.session.ss(),
