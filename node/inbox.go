@@ -279,13 +279,15 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 
 	// The answer.
+	// Their devices may be too many for one, and their inbox's key may be one to which
+	// nothing can be sealed: that stops no other letter.
 	answer, err := q.Accept(handshake.ContactAccept{Welcome: staged.Welcome(), Name: n.device.Name})
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	entry, err := envelope.SealLetter(q.Inbox.SealingKey, q.Inbox.Mailbox, envelope.ContactAccept, answer)
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	theirs, err := wire.ReadAddress(q.Inbox.Relay)
 	if err != nil {
