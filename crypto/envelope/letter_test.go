@@ -2,6 +2,7 @@ package envelope
 
 import (
 	"bytes"
+	"crypto/hpke"
 	"errors"
 	"testing"
 
@@ -111,6 +112,27 @@ func TestLetterOpensForItsInboxAlone(t *testing.T) {
 	other[0] ^= 1
 	if _, _, err := OpenLetter(inbox, other, e); !errors.Is(err, ErrNotOurs) {
 		t.Errorf("in another mailbox: %v, want ErrNotOurs", err)
+	}
+}
+
+// T30: there is one suite.
+func TestLettersOfOtherSuitesAreRefused(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		kdf  hpke.KDF
+		aead hpke.AEAD
+		info string
+		want error
+	}{
+		{"ours", hpke.HKDFSHA384(), hpke.AES256GCM(), "sotto/inbox/1", nil},
+		{"another KDF", hpke.HKDFSHA256(), hpke.AES256GCM(), "sotto/inbox/1", ErrNotOurs},
+		{"another AEAD", hpke.HKDFSHA384(), hpke.ChaCha20Poly1305(), "sotto/inbox/1", ErrNotOurs},
+		{"another label", hpke.HKDFSHA384(), hpke.AES256GCM(), "sotto/inbox/2", ErrNotOurs},
+	} {
+		sealed := must(hpke.Seal(inbox.Public().HPKE(), tt.kdf, tt.aead, append([]byte(tt.info), box[:]...), padLetter(ContactRequest, nil)))
+		if _, _, err := OpenLetter(inbox, box, append([]byte{version}, sealed...)); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
 	}
 }
 
