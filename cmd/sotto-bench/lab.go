@@ -104,7 +104,7 @@ type process struct {
 }
 
 // patience is how long anything may take that is started or waited for.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // start runs a program until the scope ends.
 func (l *lab) start(s *scope, path string, env []string, args ...string) (*process, error) {
