@@ -33,7 +33,7 @@ var benchmarks = []benchmark{
 	{"mls/send_1k_n2_xwing", "us", lower, "the same in the product's suite", goBench("Send1K_xwing/against/N=2")},
 	{"mls/receive_1k_n2_xwing", "us", lower, "the same in the product's suite", goBench("Receive1K_xwing/against/N=2")},
 
-	{"relay/append_w1", "appends/s", higher, "1 KiB, durable; 1 connection; floor: a log file that all writers share", appends(1)},
+	{"relay/append_w1", "appends/s", higher, "1 KiB, durable; 1 connection; floor: a log file whose writers share a flush", appends(1)},
 	{"relay/append_w16", "appends/s", higher, "the same, 16 connections", appends(16)},
 	{"relay/append_w64", "appends/s", higher, "the same, 64 connections", appends(64)},
 	{"relay/append_w256", "appends/s", higher, "the same, 256 connections", appends(256)},
