@@ -28,10 +28,10 @@ type sample struct{ value, floor float64 }
 // benchmarks is all there is to measure, in this order; another name is another line
 // here. What starts and what idles lies apart so that all idle at the same time.
 var benchmarks = []benchmark{
-	{"mls/send_1k_n2", "us", lower, "suite 1, in memory; floor: signature, 5 KDF calls, 2 AEADs", goBench("Send1K/against/N=2")},
-	{"mls/receive_1k_n2", "us", lower, "suite 1, in memory; floor: signature, 5 KDF calls, 2 AEADs", goBench("Receive1K/against/N=2")},
-	{"mls/send_1k_n2_xwing", "us", lower, "the same in the product's suite", goBench("Send1K_xwing/against/N=2")},
-	{"mls/receive_1k_n2_xwing", "us", lower, "the same in the product's suite", goBench("Receive1K_xwing/against/N=2")},
+	{"mls/send_1k_n2", "us", lower, "suite 1, in memory; floor: signature, 5 KDF calls, 2 AEADs", goBench("crypto/mls", "Send1K/against/N=2")},
+	{"mls/receive_1k_n2", "us", lower, "suite 1, in memory; floor: signature, 5 KDF calls, 2 AEADs", goBench("crypto/mls", "Receive1K/against/N=2")},
+	{"mls/send_1k_n2_xwing", "us", lower, "the same in the product's suite", goBench("crypto/mls", "Send1K_xwing/against/N=2")},
+	{"mls/receive_1k_n2_xwing", "us", lower, "the same in the product's suite", goBench("crypto/mls", "Receive1K_xwing/against/N=2")},
 
 	{"relay/append_w1", "appends/s", higher, "1 KiB, durable; 1 connection; floor: a log file whose writers share a flush", appends(1)},
 	{"relay/append_w16", "appends/s", higher, "the same, 16 connections", appends(16)},

@@ -42,6 +42,24 @@ func TestParseGoBench(t *testing.T) {
 	}
 }
 
+func TestGoSample(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		metrics map[string]float64
+		want    sample // none: an error
+	}{
+		{"against a floor", map[string]float64{"ns/op": 1, "op-ns": 30000, "floor-ns": 20000}, sample{30, 20}},
+		{"any other", map[string]float64{"ns/op": 30000, "B/op": 7}, sample{30, 0}},
+		{"the floor is missing", map[string]float64{"ns/op": 1, "op-ns": 30000}, sample{}},
+		{"nothing was measured", map[string]float64{"B/op": 7}, sample{}},
+	} {
+		got, err := goSample(c.metrics)
+		if got != c.want || errors.Is(err, errBenchOutput) != (c.want == sample{}) {
+			t.Errorf("%s: %v, %v, want %v", c.name, got, err, c.want)
+		}
+	}
+}
+
 func TestParseRSS(t *testing.T) {
 	got, err := parseRSS("Name:\tsotto\nVmHWM:\t  300000 kB\nVmRSS:\t   35328 kB\nRssAnon:\t 1 kB\n")
 	if err != nil || got != 34.5 {
