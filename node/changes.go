@@ -274,8 +274,9 @@ func (t *turn) welcome(s *mls.Staged) error {
 			continue
 		}
 		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, body)
-		if err != nil {
-			return err
+		if err != nil { // its key is no key: that is its own fault, and not the group's
+			t.n.log.Warn("a device that was added cannot be written to", "err", err)
+			continue
 		}
 		if err := t.tx.AddLetter(&store.Letter{Relay: at.String(), Inbox: l.Inbox.Mailbox, AppendSeed: l.Inbox.AppendKey.Seed(), Entry: entry, Group: t.o.group}); err != nil {
 			return err

@@ -75,13 +75,12 @@ func (na *namer) in(group []byte, account [32]byte) string {
 // changes says in words what a message tells of a group.
 func (na *namer) changes(group []byte, m *store.Message) string {
 	var did, others []string // by who made the change; by themselves
+	whom := map[uint8][]string{}
 	for _, c := range m.Told {
 		of := na.in(group, c.Of)
 		switch c.What {
-		case store.ToldAdded:
-			did = append(did, "added "+of)
-		case store.ToldRemoved:
-			did = append(did, "removed "+of)
+		case store.ToldAdded, store.ToldRemoved:
+			whom[c.What] = append(whom[c.What], of)
 		case store.ToldLeft:
 			others = append(others, of+" left")
 		case store.ToldName:
@@ -94,6 +93,14 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 			did = append(did, [...]string{"lets all members write", "lets only admins and owners write"}[c.Value&1])
 		case store.ToldNewDevice:
 			did = append(did, "added a device of "+of)
+		}
+	}
+	for _, v := range []struct {
+		what uint8
+		verb string
+	}{{store.ToldRemoved, "removed "}, {store.ToldAdded, "added "}} {
+		if names := whom[v.what]; len(names) > 0 {
+			did = append([]string{v.verb + strings.Join(names, ", ")}, did...)
 		}
 	}
 	if len(did) > 0 {

@@ -30,7 +30,8 @@ type Group struct {
 	Conversation
 	Description string        `json:"description,omitempty"`
 	Announce    bool          `json:"announce,omitempty" doc:"members without another role may not write"`
-	Members     []GroupMember `json:"members"`
+	Members     []GroupMember `json:"members" nullable:"false"`
+	Changing    int           `json:"changing,omitempty" doc:"changes made here that are not yet the group's"`
 }
 
 // GroupMember is an account in a group.
@@ -201,8 +202,8 @@ func (n *Node) inGroup(ref string, f func(t *turn, info *conversation.GroupInfo)
 // ChangeGroup notes what is to be changed in a group; it comes about as soon as a commit
 // with it is the first at the relay, which shows as an event. It returns ErrNotAllowed if
 // this account's role does not permit it, ErrNotFound, ErrInvalid, ErrNotReady, ErrFrozen.
-func (n *Node) ChangeGroup(ctx context.Context, ref string, g GroupChange) error {
-	return n.inGroup(ref, func(t *turn, info *conversation.GroupInfo) error {
+func (n *Node) ChangeGroup(ctx context.Context, ref string, g GroupChange) (Group, error) {
+	err := n.inGroup(ref, func(t *turn, info *conversation.GroupInfo) error {
 		may := info.May(n.account.ID())
 		need := func(r conversation.Rights, wanted bool, what string) error {
 			if wanted && may&r == 0 {
@@ -285,6 +286,10 @@ func (n *Node) ChangeGroup(ctx context.Context, ref string, g GroupChange) error
 		}
 		return nil
 	})
+	if err != nil {
+		return Group{}, err
+	}
+	return n.Group(ctx, ref)
 }
 
 // LeaveGroup takes this account out of a group: what it can read stays, nothing new
@@ -329,6 +334,7 @@ func (n *Node) Group(ctx context.Context, ref string) (out Group, err error) {
 		return out, err
 	}
 	out.Description, out.Announce = profile.Description, info.MemberMay&conversation.MayWrite == 0
+	out.Changing = len(s.core.Changes)
 	err = n.view(func(tx *store.Tx) (err error) { out.Members, err = n.members(tx, s.group); return err })
 	return out, apiError(err)
 }

@@ -96,6 +96,8 @@ var answers = []struct {
 	{node.ErrDamaged, exitDamaged, "keep the files as they are: sotto doctor"},
 	{node.ErrBusy, exitBusy, "use that node (sotto status) or stop it (sotto down)"},
 	{node.ErrBlocked, exitFailed, "sotto contact unblock NAME"},
+	{node.ErrNotReady, exitFailed, "try again in a while"},
+	{node.ErrNotAllowed, exitNotTrusted, "see who may: sotto group members GROUP"},
 	{node.ErrAmbiguous, exitUsage, "use more of the id: sotto contact list"},
 	{node.ErrInvalid, exitUsage, ""},
 	{node.ErrTooLarge, exitUsage, ""},

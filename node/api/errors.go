@@ -50,6 +50,8 @@ var codes = []struct {
 	{node.ErrDamaged, "damaged", http.StatusInternalServerError},
 	{node.ErrFrozen, "frozen", http.StatusConflict},
 	{node.ErrBlocked, "blocked", http.StatusConflict},
+	{node.ErrNotReady, "not_ready", http.StatusConflict},
+	{node.ErrNotAllowed, "not_allowed", http.StatusForbidden},
 	{context.DeadlineExceeded, codeTimeout, http.StatusGatewayTimeout},
 	{ErrStopped, codeStopping, http.StatusServiceUnavailable},
 }

@@ -124,10 +124,10 @@ func TestGroupLife(t *testing.T) {
 
 	// A member may neither add nor rename; an admin may.
 	no := "No"
-	if err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Name: &no}); !errors.Is(err, node.ErrNotAllowed) {
+	if _, err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Name: &no}); !errors.Is(err, node.ErrNotAllowed) {
 		t.Errorf("a member renames: %v", err)
 	}
-	if err := ana.ChangeGroup(t.Context(), name, node.GroupChange{Add: []string{"Dov"}, Roles: []node.RoleOf{{Member: "Ben", Role: "admin"}}}); err != nil {
+	if _, err := ana.ChangeGroup(t.Context(), name, node.GroupChange{Add: []string{"Dov"}, Roles: []node.RoleOf{{Member: "Ben", Role: "admin"}}}); err != nil {
 		t.Fatal(err)
 	}
 	dov.Until("the group", func() bool { return dov.stateIn(name) == node.StateOpen })
@@ -136,7 +136,7 @@ func TestGroupLife(t *testing.T) {
 		p.Until("the new roles", func() bool { return slices.Equal(p.members(name), want) })
 	}
 	about := "on Saturdays"
-	if err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Description: &about}); err != nil {
+	if _, err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Description: &about}); err != nil {
 		t.Fatal(err)
 	}
 	dov.Until("the description", func() bool { g, _ := dov.Group(t.Context(), name); return g.Description == about })
@@ -145,7 +145,7 @@ func TestGroupLife(t *testing.T) {
 	dov.Until("its own message", func() bool { return len(dov.said(name)) == 1 })
 
 	// Ben removes Cem, who reads nothing more and keeps what there was.
-	if err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Remove: []string{"Cem"}}); err != nil {
+	if _, err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Remove: []string{"Cem"}}); err != nil {
 		t.Fatal(err)
 	}
 	cem.Until("the end", func() bool { return cem.stateIn(name) == node.StateLeft })
@@ -160,13 +160,13 @@ func TestGroupLife(t *testing.T) {
 	if _, err := cem.Send(t.Context(), name, "still here?"); !errors.Is(err, node.ErrFrozen) {
 		t.Errorf("who was removed writes: %v", err)
 	}
-	if err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Remove: []string{"Ana"}}); !errors.Is(err, node.ErrNotAllowed) {
+	if _, err := ben.ChangeGroup(t.Context(), name, node.GroupChange{Remove: []string{"Ana"}}); !errors.Is(err, node.ErrNotAllowed) {
 		t.Errorf("an admin removes an owner: %v", err)
 	}
 
 	// Only those with a role write; then the owner leaves, and the group is Ben's.
 	yes := true
-	if err := ana.ChangeGroup(t.Context(), name, node.GroupChange{Announce: &yes}); err != nil {
+	if _, err := ana.ChangeGroup(t.Context(), name, node.GroupChange{Announce: &yes}); err != nil {
 		t.Fatal(err)
 	}
 	dov.Until("silence", func() bool { g, _ := dov.Group(t.Context(), name); return g.Announce })
@@ -213,7 +213,7 @@ func TestConcurrentChangesConverge(t *testing.T) {
 	for _, p := range people {
 		p.Until("three members", func() bool { return len(p.members(name)) == 3 })
 	}
-	if err := people[0].ChangeGroup(t.Context(), name, node.GroupChange{Roles: []node.RoleOf{{Member: "Ben", Role: "owner"}, {Member: "Cem", Role: "owner"}}}); err != nil {
+	if _, err := people[0].ChangeGroup(t.Context(), name, node.GroupChange{Roles: []node.RoleOf{{Member: "Ben", Role: "owner"}, {Member: "Cem", Role: "owner"}}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range people {
@@ -223,7 +223,7 @@ func TestConcurrentChangesConverge(t *testing.T) {
 	for i := range rounds {
 		for k, p := range people {
 			about := fmt.Sprintf("%d by %d", i, k)
-			if err := p.ChangeGroup(t.Context(), name, node.GroupChange{Description: &about}); err != nil {
+			if _, err := p.ChangeGroup(t.Context(), name, node.GroupChange{Description: &about}); err != nil {
 				t.Fatal(err)
 			}
 			p.send(name, about)
