@@ -20,12 +20,18 @@ const version = node.Version
 const relayFolder = "relay"
 
 // program is the engine: packages node and relay/server.
-type program struct{}
+type program struct {
+	quick bool // passphrases are stretched as little as is allowed: for vaults that are thrown away
+}
 
 func (program) HasAccount(home string) (bool, error) { return node.HasAccount(home) }
 
-func (program) Init(ctx context.Context, home string, o initOptions) (account, error) {
-	r, err := node.Init(ctx, home, node.InitOptions{Name: o.Name, Relay: o.Relay, Passphrase: o.Passphrase})
+func (e program) Init(ctx context.Context, home string, o initOptions) (account, error) {
+	options := node.InitOptions{Name: o.Name, Relay: o.Relay, Passphrase: o.Passphrase}
+	if e.quick {
+		options.Params.Memory, options.Params.Time, options.Params.Lanes = 64<<10, 3, 4
+	}
+	r, err := node.Init(ctx, home, options)
 	if err != nil {
 		return account{}, err
 	}
