@@ -119,6 +119,9 @@ func Open(home string, o Options) (*Node, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Free == nil {
+		o.Free = kv.FreeAt
+	}
 	if there, err := HasAccount(home); err != nil {
 		return nil, fmt.Errorf("open %s: %w", home, err)
 	} else if !there {

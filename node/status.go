@@ -17,7 +17,7 @@ import (
 func (n *Node) Status(ctx context.Context) (Status, error) {
 	out := Status{Version: Version, Name: n.device.Name, Account: n.account.ID().String(), Started: n.started.UTC(), Relays: n.relayStates()}
 	out.Device = fmt.Sprintf("%x", n.device.ID[:])
-	out.FreeDisk, _ = kv.FreeAt(n.home)
+	out.FreeDisk, _ = n.opt.Free(n.home)
 	n.mu.Lock()
 	out.Problem = n.problem
 	n.mu.Unlock()
@@ -128,7 +128,7 @@ func (n *Node) Doctor(ctx context.Context) ([]Check, error) {
 		detail = err.Error()
 	}
 	add("vault", err == nil, detail, "keep a copy of the home and restart the node; if it stays, restore a backup")
-	free, err := kv.FreeAt(n.home)
+	free, err := n.opt.Free(n.home)
 	add("disk", err == nil && free > 2*kv.DefaultReserve, fmt.Sprintf("%d MiB free", free>>20), "free some: below 64 MiB nothing is stored")
 	relays := n.relayStates()
 	add("relay", len(relays) > 0, fmt.Sprintf("%d in use", len(relays)), "name one with sotto config set relay ADDRESS, or start the node with its embedded relay")
