@@ -21,7 +21,8 @@ const relayFolder = "relay"
 
 // program is the engine: packages node and relay/server.
 type program struct {
-	quick bool // passphrases are stretched as little as is allowed: for vaults that are thrown away
+	quick bool                             // passphrases are stretched as little as is allowed: for vaults that are thrown away
+	free  func(dir string) (uint64, error) // as node.Options.Free
 }
 
 func (program) HasAccount(home string) (bool, error) { return node.HasAccount(home) }
@@ -38,9 +39,9 @@ func (e program) Init(ctx context.Context, home string, o initOptions) (account,
 	return account{Account: r.Account, Device: r.Device, RecoveryWords: strings.Fields(r.RecoveryWords)}, nil
 }
 
-func (program) Open(home string, o openOptions) (running, error) {
+func (e program) Open(home string, o openOptions) (running, error) {
 	r := &embedding{}
-	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger}
+	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger, Free: e.free}
 	if o.Embedded {
 		in, err := startRelay(filepath.Join(home, relayFolder), o)
 		if err != nil {
