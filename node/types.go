@@ -171,6 +171,7 @@ var (
 	ErrDiskFull    = errors.New("disk is full")                  // below the reserve
 	ErrBusy        = errors.New("in use by another node")        // the home
 	ErrDamaged     = errors.New("damaged")                       // the vault
+	ErrNewer       = errors.New("written by a newer version")    // the vault
 	ErrFrozen      = errors.New("conversation is frozen")        // see its Reason
 	ErrBlocked     = errors.New("contact is blocked")            // unblock first
 	ErrUncertain   = errors.New("it may or may not have worked") // look before you repeat

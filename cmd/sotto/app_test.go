@@ -283,6 +283,7 @@ func TestExitCodes(t *testing.T) {
 		context.DeadlineExceeded: 8,
 		node.ErrDiskFull:         9,
 		node.ErrDamaged:          10,
+		node.ErrNewer:            1,
 		node.ErrBusy:             11,
 		context.Canceled:         130,
 		fmt.Errorf("%w: %w", node.ErrUncertain, context.Canceled): 130,

@@ -100,9 +100,10 @@ func newThree(t *testing.T) *three {
 func (x *three) home(name string) string { return filepath.Join(x.dir, name) }
 
 // newPerson makes an account at the relay and starts its node.
-func (x *three) newPerson(name string) {
+func (x *three) newPerson(name string, env ...string) {
 	x.t.Helper()
-	p := &process{t: x.t, name: name, env: []string{"ENGINE=quick", "SOTTO_HOME=" + x.home(name), "SOTTO_PASSPHRASE_FILE=" + filepath.Join(x.dir, "pass"), "XDG_RUNTIME_DIR=" + x.dir}}
+	p := &process{t: x.t, name: name}
+	p.env = append([]string{"ENGINE=quick", "SOTTO_HOME=" + x.home(name), "SOTTO_PASSPHRASE_FILE=" + filepath.Join(x.dir, "pass"), "XDG_RUNTIME_DIR=" + x.dir}, env...)
 	p.args = []string{"sotto", "init", "--name", name, "--relay", x.address}
 	p.start(os.Args[0])
 	if err := p.cmd.Wait(); err != nil {
