@@ -120,7 +120,11 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 func (n *Node) takeUp(group []byte) {
 	n.task(fmt.Sprintf("take up %x", group[:8]), func(context.Context) error {
 		var rec store.Conversation
-		if err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err }); err != nil {
+		err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err })
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		n.startOwner(rec)
@@ -226,8 +230,17 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if them == n.account.ID() {
 		return nil, passOver("a request of one's own account")
 	}
-	if old, err := tx.Contact(them); err == nil && old.State == store.ContactEstablished {
+	switch old, err := tx.Contact(them); {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	case old.State == store.ContactEstablished:
 		return nil, n.notice(tx, old.Name+" has opened an invite and is a contact already.")
+	case len(old.Group) > 0: // one more try after a first of which nothing came
+		if err := tx.DeleteConversation(old.Group); err != nil {
+			return nil, err
+		}
+		n.endOwner(old.Group)
 	}
 
 	// The group, of this device alone at first.

@@ -211,9 +211,10 @@ func (n *Node) Run(ctx context.Context) error {
 				if err := n.erase(); err != nil {
 					n.log.Warn("used-up keys are not erased yet", "err", err)
 				}
-				if err := n.db.Update(func(tx *store.Tx) error { return tx.TrimEvents(keepEvents) }); err != nil {
+				if err := n.update(func(tx *store.Tx) error { return tx.TrimEvents(keepEvents) }); err != nil {
 					n.log.Warn("old events are not trimmed", "err", err)
 				}
+				n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 			}
 		}
 	}
@@ -269,6 +270,7 @@ func (n *Node) begin() error {
 		}
 	}
 	n.startLetters()
+	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil
 }
 
