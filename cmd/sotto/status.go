@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,14 @@ func (a *app) statusCommand() *cobra.Command {
 				} else if r.Own {
 					kind = " (yours)"
 				}
-				fmt.Fprintf(w, "relay     %s%s\n          %s\n", safe(r.Address), kind, safe(firstOf(r.Words, r.State)))
+				first, more, _ := strings.Cut(safe(r.Address), ",")
+				fmt.Fprintf(w, "relay     %s%s\n", first, kind)
+				for one := range strings.SplitSeq(more, ",") {
+					if one != "" {
+						fmt.Fprintf(w, "          %s\n", one)
+					}
+				}
+				fmt.Fprintf(w, "          %s\n", safe(firstOf(r.Words, r.State)))
 			}
 			if len(s.Relays) == 0 {
 				fmt.Fprintln(w, "relay     none")
