@@ -102,11 +102,14 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 
 	out := n.showInvite(rec)
 	out.Link = link.Text()
-	out.Words = inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed)
+	n.mu.Lock()
+	refused := n.refused
+	n.mu.Unlock()
+	out.Words = inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed, refused)
 	return out, nil
 }
 
-func inviteWords(reach transport.Reach, embedded, placed bool) string {
+func inviteWords(reach transport.Reach, embedded, placed bool, refused string) string {
 	var s []string
 	switch reach {
 	case transport.Machine:
@@ -117,7 +120,10 @@ func inviteWords(reach transport.Reach, embedded, placed bool) string {
 	if embedded {
 		s = append(s, "Its mailboxes are on this machine: they sleep when it does.")
 	}
-	if !placed {
+	switch {
+	case !placed && refused != "":
+		s = append(s, "It does not work yet: "+refused+".")
+	case !placed:
 		s = append(s, "The relay does not have the invite yet: it works as soon as the relay can be reached from here.")
 	}
 	return strings.Join(s, " ")
@@ -154,7 +160,7 @@ func (n *Node) placeInvite(offer [32]byte) {
 			return err
 		}
 		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), true, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
-		if err != nil {
+		if n.heed(err) != nil {
 			return err
 		}
 		return n.update(func(tx *store.Tx) error {

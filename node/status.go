@@ -19,7 +19,9 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 	out.Device = fmt.Sprintf("%x", n.device.ID[:])
 	out.FreeDisk, _ = n.opt.Free(n.home)
 	n.mu.Lock()
-	out.Problem = n.problem
+	if out.Problem = n.problem; out.Problem == "" {
+		out.Problem = n.refused
+	}
 	n.mu.Unlock()
 	err := n.view(func(tx *store.Tx) error {
 		contacts, err := tx.Contacts()
@@ -149,7 +151,8 @@ var settings = map[string]struct {
 	check func(string) error
 	words string
 }{
-	settingRelay: {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
+	settingRelay:  {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
+	settingTicket: {func(v string) error { _, err := parseTicket(v); return err }, "Ticket for that relay, from its operator, if it asks for one. Takes effect with the next try."},
 }
 
 // Setting is one line of the configuration.
@@ -190,5 +193,8 @@ func (n *Node) SetConfig(ctx context.Context, name, value string) (Setting, erro
 		}
 		return tx.PutSetting(name, value)
 	})
+	if err == nil {
+		n.hurry()
+	}
 	return Setting{Key: name, Value: value, Words: s.words}, apiError(err)
 }
