@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"net"
 	"path/filepath"
 	"slices"
@@ -165,6 +166,38 @@ func (c changes) TakeSlot(ctx context.Context, id mailbox.SlotID, tag mailbox.Ta
 		s.Value[len(s.Value)/2] ^= 1
 	}
 	return s, err
+}
+
+// A relay that asks for a ticket says so, and takes one.
+func TestRelayThatAsksForATicket(t *testing.T) {
+	x := newThree(t)
+	closed, err := server.Start(filepath.Join(t.TempDir(), "closed"), server.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Small: true, NeedTicket: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed.Close()
+	x.address = closed.Address().String()
+	x.newPerson("Tom")
+	link, log, exit := x.sotto("Tom", "contact", "invite", "--name", "Ben")
+	if exit != 0 || !strings.Contains(log, "It does not work yet: the relay lets only those make mailboxes who have a ticket") {
+		t.Errorf("an invite without a ticket: exit %d: %s", exit, log)
+	}
+	if out, _, _ := x.sotto("Tom", "status"); !strings.Contains(out, "sotto config set ticket TICKET") {
+		t.Errorf("status without a ticket: %s", out)
+	}
+	if _, log, exit := x.sotto("Tom", "config", "set", "ticket", "!"); exit != 2 || !strings.Contains(log, "not a ticket") {
+		t.Errorf("what is no ticket: exit %d: %s", exit, log)
+	}
+	ticket := base64.RawURLEncoding.EncodeToString(closed.Ticket(time.Hour))
+	if _, log, exit := x.sotto("Tom", "config", "set", "ticket", ticket); exit != 0 {
+		t.Fatal(log)
+	}
+	if _, log, exit := x.sotto("Ben", "contact", "accept", strings.TrimSpace(link), "--name", "Tom", "--wait", "1m"); exit != 0 {
+		t.Fatalf("with a ticket: exit %d: %s", exit, log)
+	}
+	if out, _, _ := x.sotto("Tom", "status"); strings.Contains(out, "problem") {
+		t.Errorf("status with a ticket: %s", out)
+	}
 }
 
 func (x *three) invite(name, other string) (link, id string) {
