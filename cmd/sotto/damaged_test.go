@@ -76,6 +76,11 @@ func TestHomesThatDoNotOpen(t *testing.T) {
 				t.Errorf("%s: sotto %q ends with %d, want %d and %q: %s", c.name, command, exit, c.exit, c.words, log)
 			}
 		}
+		if i == gone {
+			if out, _, exit := x.sotto(name, "doctor"); exit != 1 || !strings.Contains(out, "WRONG  home: the vault's database is there") || strings.Contains(out, x.dir) {
+				t.Errorf("%s: doctor ends with %d: %s", c.name, exit, out)
+			}
+		}
 		if after := files(t, x.home(name)); after != before {
 			t.Errorf("%s: the files were changed:\n%s\nthen\n%s", c.name, before, after)
 		}

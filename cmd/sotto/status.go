@@ -111,8 +111,10 @@ func (a *app) checkHome() node.Check {
 	switch {
 	case errors.Is(err, os.ErrNotExist) || err == nil && !there:
 		c.Detail, c.Advice = "there is no account", "make one: sotto init --name NAME"
+	case errors.Is(err, node.ErrDamaged):
+		c.Detail, c.Advice = "the vault's database is there, and the file vault.header that opens it is missing", "put it back from a copy; sotto up says where"
 	case err != nil:
-		c.Detail, c.Advice = "it cannot be read", "sotto status says why"
+		c.Detail, c.Advice = "it cannot be read", "sotto up says why"
 	case info.Mode().Perm()&0o077 != 0:
 		c.Detail, c.Advice = fmt.Sprintf("others can read it (%v)", info.Mode().Perm()), "chmod 700 it"
 	default:
