@@ -39,7 +39,7 @@ fuzz:
 	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
 	  done; done
 
-bench: build
+bench:
 	$(GO) run ./cmd/sotto-bench
 
 demo: build

@@ -248,11 +248,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	var random [32]byte = random32()
-	sec, err := q.Secrets(random)
-	if err != nil {
-		return nil, err
-	}
+	sec := q.Secrets()
 	var packages []mls.Proposal
 	for i, raw := range q.KeyPackages {
 		kp, err := mls.ParseKeyPackage(raw)
@@ -296,13 +292,15 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 
 	// The answer.
-	answer, err := q.Accept(handshake.ContactAccept{Random: random, Welcome: staged.Welcome(), Name: n.device.Name})
+	// Their devices may be too many for one, and their inbox's key may be one to which
+	// nothing can be sealed: that stops no other letter.
+	answer, err := q.Accept(handshake.ContactAccept{Welcome: staged.Welcome(), Name: n.device.Name})
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	entry, err := envelope.SealLetter(q.Inbox.SealingKey, q.Inbox.Mailbox, envelope.ContactAccept, answer)
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	theirs, err := wire.ReadAddress(q.Inbox.Relay)
 	if err != nil {
@@ -329,7 +327,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 func pskOf(s handshake.Secrets) mls.PSKs {
 	return func(id mls.PreSharedKeyID) ([]byte, error) {
 		if id.Type == mls.PSKExternal && string(id.ID) == string(s.PSKID) {
-			return s.PSK, nil
+			return s.PSK(), nil
 		}
 		return nil, mls.ErrMissingPSK
 	}
@@ -346,7 +344,7 @@ func (n *Node) newConversation(tx *store.Tx, rec *store.Conversation, c *store.C
 
 // answer joins the group that an inviter has made.
 func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
-	request, message, err := handshake.ParseAcceptBody(body)
+	b, err := handshake.ParseAcceptBody(body)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
@@ -356,7 +354,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 	}
 	var a *store.Acceptance
 	for i := range all {
-		if all[i].Request == request && (all[i].Step == store.AcceptWaiting || all[i].Step == store.AcceptSending) {
+		if all[i].Request == b.RequestHash && (all[i].Step == store.AcceptWaiting || all[i].Step == store.AcceptSending) {
 			a = &all[i]
 		}
 	}
@@ -377,7 +375,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		c.Reason, c.Cause = "an answer came that does not hold ("+err.Error()+"); waiting for the true one", CauseNotTrusted
 		return nil, errors.Join(tx.PutContact(&c), n.noteContact(tx, c.Account))
 	}
-	acc, sec, err := state.Finish(message)
+	acc, sec, err := state.Finish(b)
 	if err != nil {
 		return bad(err)
 	}
