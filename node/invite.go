@@ -478,11 +478,11 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	body, state, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
 		Log: n.account, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
 	if err != nil {
-		return final("the invite cannot be answered: %v", err)
+		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
 	}
 	entry, err := envelope.SealLetter(offer.Inbox.SealingKey, offer.Inbox.Mailbox, envelope.ContactRequest, body)
 	if err != nil {
-		return final("the invite cannot be answered: %v", err)
+		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
 	}
 	return n.update(func(tx *store.Tx) error {
 		now, err := tx.Acceptance(a.ID)

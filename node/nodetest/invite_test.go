@@ -47,7 +47,7 @@ func TestSecondAnswerToAnInvite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	static, request := stranger(t, offer.Inbox)
+	static, request := mallory(t, offer.Inbox)
 	body, _, err := handshake.Begin(link, offer, static, request)
 	if err != nil {
 		t.Fatal(err)
@@ -92,8 +92,8 @@ func TestSecondAnswerToAnInvite(t *testing.T) {
 	}
 }
 
-// stranger is a new account and what it says in a request.
-func stranger(t *testing.T, inbox identity.InboxRef) (key.NoiseSecret, handshake.ContactRequest) {
+// mallory is a new account and what it says in a request.
+func mallory(t *testing.T, inbox identity.InboxRef) (key.NoiseSecret, handshake.ContactRequest) {
 	t.Helper()
 	device, static, sealing := key.NewDevice(), key.NewNoise(), key.NewSealing()
 	cert := identity.DeviceCert{Device: identity.NewDeviceID(), DeviceKey: device.Public(), HandshakeKey: static.Public(), SealingHash: identity.SealingHash(sealing.Public())}
