@@ -384,7 +384,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		if missing != nil {
 			return nil, missing
 		}
-		c.Reason = "an answer came that does not hold (" + err.Error() + "); waiting for the true one"
+		c.Reason, c.Cause = "an answer came that does not hold ("+err.Error()+"); waiting for the true one", CauseNotTrusted
 		return nil, errors.Join(tx.PutContact(&c), n.noteContact(tx, c.Account))
 	}
 	acc, sec, err := state.Finish(b)
@@ -431,7 +431,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	waited := waitingGroup(a.ID)
-	c.Account, c.Profile, c.State, c.Reason, c.Group = them, acc.Name, store.ContactPending, "joining", group
+	c.Account, c.Profile, c.State, c.Reason, c.Cause, c.Group = them, acc.Name, store.ContactPending, "joining", "", group
 	a.Step, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptDone, nil, nil, nil, ""
 	rec := &store.Conversation{Group: group, Contact: them, Relay: at.String(), Mailbox: ref.Mailbox, BaseEpoch: ref.BaseEpoch, Since: n.clock()}
 	// The first thing is an update of the path: the key package has been in others' hands.

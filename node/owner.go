@@ -482,7 +482,7 @@ func (t *turn) opened() error {
 	if err != nil {
 		return err
 	}
-	c.State, c.Reason = store.ContactEstablished, ""
+	c.State, c.Reason, c.Cause = store.ContactEstablished, "", ""
 	return errors.Join(t.tx.PutContact(&c), t.n.noteContact(t.tx, c.Account), t.n.noteConversation(t.tx, t.o.group))
 }
 
