@@ -336,7 +336,7 @@ const (
 	EntryOverhead = 8 + 8 + 1 + 4 + 4 + 4 + 4 // seq, era, kind, minute, generation, two lengths
 	SpanSize      = 8 + 1 + headSize          // from, cause, end
 	PageOverhead  = 2048
-	MaxSpans      = 512 // in a page
+	MaxSpans      = mailbox.MaxSpans
 )
 
 func entryFields(e *mailbox.Entry, f *codec.Fields) {

@@ -22,26 +22,27 @@ import (
 
 type engine struct {
 	*Store
-	dir string
-	c   *mailboxtest.Clock
+	dir  string
+	c    *mailboxtest.Clock
+	hook *hook
 }
 
-func openAt(t *testing.T, dir string, c *mailboxtest.Clock, hook *hook) engine {
+func openAt(t *testing.T, dir string, c *mailboxtest.Clock, h *hook) engine {
 	t.Helper()
 	cfg := Config{Dir: dir, Clock: c.Now, Small: true, SweepPeriod: -1}
-	if hook != nil {
-		cfg.Hook = hook
+	if h != nil {
+		cfg.Hook = h
 	}
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return engine{s, dir, c}
+	return engine{s, dir, c, h}
 }
 
 var harness = mailboxtest.Harness{
-	Open: func(t *testing.T, c *mailboxtest.Clock) mailboxtest.Engine { return openAt(t, t.TempDir(), c, nil) },
+	Open: func(t *testing.T, c *mailboxtest.Clock) mailboxtest.Engine { return openAt(t, t.TempDir(), c, &hook{}) },
 	Reopen: func(t *testing.T, e mailboxtest.Engine, newEra bool) mailboxtest.Engine {
 		old := e.(engine)
 		if err := old.Close(); err != nil {
@@ -52,7 +53,15 @@ var harness = mailboxtest.Harness{
 				t.Fatal(err)
 			}
 		}
-		return openAt(t, old.dir, old.c, nil)
+		return openAt(t, old.dir, old.c, old.hook)
+	},
+	Doubt: func(e mailboxtest.Engine, happened bool) {
+		boom := errors.New("boom")
+		if h := e.(engine).hook; happened {
+			h.after.Store(&boom)
+		} else {
+			h.before.Store(&boom)
+		}
 	},
 }
 
@@ -74,51 +83,112 @@ func take(p *atomic.Pointer[error]) error {
 	return nil
 }
 
-// A flush that failed, and one that failed but happened, are both unknown; the
-// repeat tells them apart, and nothing is stored twice.
-func TestDoubtfulFlush(t *testing.T) {
-	boom := errors.New("boom")
-	for _, tt := range []struct {
-		name  string
-		fail  func(h *hook)
-		again bool
-	}{
-		{"failed", func(h *hook) { h.before.Store(&boom) }, false},
-		{"failed but happened", func(h *hook) { h.after.Store(&boom) }, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			h := &hook{}
-			c := mailboxtest.NewClock()
-			s := openAt(t, t.TempDir(), c, h)
-			ctx := context.Background()
-			id := mailbox.ID{1}
-			if err := s.Create(ctx, id, mailboxtest.Terms()); err != nil {
-				t.Fatal(err)
-			}
-			ds := []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte("a")}, {Mailbox: id, Kind: mailbox.Message, Gen: 7, Payload: []byte("b")}}
-			tt.fail(h)
-			for i, o := range s.Put(ctx, ds) {
-				if !errors.Is(o.Err, mailbox.ErrUnknown) {
-					t.Errorf("outcome %d: %v, want ErrUnknown", i, o.Err)
-				}
-			}
-			out := s.Put(ctx, ds)
-			if out[0].Err != nil || out[0].Receipt.Again != tt.again || out[0].Receipt.Head.Seq != 1 || !errors.Is(out[1].Err, mailbox.ErrStale) {
-				t.Errorf("the repeat: %+v", out)
-			}
-			st, err := s.State(ctx, id)
-			if err != nil || st.Head.Seq != 1 || st.Entries != 1 {
-				t.Errorf("state %+v, %v", st, err)
-			}
-			// The same for a call that is not a deposit.
-			tt.fail(h)
-			if err := s.Create(ctx, mailbox.ID{2}, mailboxtest.Terms()); !errors.Is(err, mailbox.ErrUnknown) {
-				t.Errorf("create: %v, want ErrUnknown", err)
-			}
-			if err := s.Create(ctx, mailbox.ID{2}, mailboxtest.Terms()); err != nil {
-				t.Errorf("the repeated create: %v", err)
-			}
-		})
+// garble makes a record unreadable.
+func garble(t *testing.T, s *Store, key []byte) {
+	t.Helper()
+	if err := s.db.Update(func(tx *kv.Tx) error { return tx.Set(key, []byte{99}) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func message(id mailbox.ID, text string) mailbox.Deposit {
+	return mailbox.Deposit{Mailbox: id, Kind: mailbox.Message, Payload: []byte(text)}
+}
+
+// One mailbox that cannot be read took with it whatever others deposited in the same
+// flush, again and again.
+func TestDamagedMailboxFailedTheDepositsOfOthers(t *testing.T) {
+	s := openAt(t, t.TempDir(), mailboxtest.NewClock(), nil)
+	good, bad := mailbox.ID{1}, mailbox.ID{2}
+	for _, id := range []mailbox.ID{good, bad} {
+		if err := s.Create(t.Context(), id, mailboxtest.Terms()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	garble(t, s.Store, idKey('h', bad[:]))
+	out := s.Put(t.Context(), []mailbox.Deposit{message(good, "a"), message(bad, "b"), message(good, "c"), message(bad, "d")})
+	for i, o := range out {
+		if i%2 == 0 && (o.Err != nil || o.Receipt.Head.Seq != mailbox.Seq(1+i/2)) || i%2 == 1 && !errors.Is(o.Err, kv.ErrCorrupt) {
+			t.Errorf("outcome %d: %+v", i, o)
+		}
+	}
+	if st, err := s.State(t.Context(), good); err != nil || st.Entries != 2 {
+		t.Errorf("state %+v, %v", st, err)
+	}
+}
+
+// A member filled a mailbox with commits, which are never dropped; each further
+// deposit then read all of them, while everybody's deposits waited.
+func TestMailboxFullOfCommitsStalledTheRelay(t *testing.T) {
+	s := openAt(t, t.TempDir(), mailboxtest.NewClock(), nil)
+	id, tm := mailbox.ID{1}, mailboxtest.Terms()
+	tm.MaxEntries, tm.Full = 20, mailbox.DropOldest
+	if err := s.Create(t.Context(), id, tm); err != nil {
+		t.Fatal(err)
+	}
+	var fence mailbox.Mark
+	put := func(d mailbox.Deposit) error {
+		o := s.Put(t.Context(), []mailbox.Deposit{d})[0]
+		if d.Kind == mailbox.Commit && o.Err == nil {
+			fence = o.Receipt.Head.Mark()
+		}
+		return o.Err
+	}
+	commit := func(i int) error {
+		return put(mailbox.Deposit{Mailbox: id, Kind: mailbox.Commit, Expect: fence, Payload: []byte(fmt.Sprint("commit ", i))})
+	}
+	for i := range 19 {
+		if err := commit(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 { // the first goes for the second, and so on: the commits before are passed
+		if err := put(message(id, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	garble(t, s.Store, entryKey(id, 5)) // whoever reads it complains
+	if err := put(message(id, "next")); err != nil {
+		t.Errorf("the commits were looked at again for one message: %v", err)
+	}
+	if err := commit(19); err != nil {
+		t.Errorf("the commits were looked at again for one commit: %v", err)
+	}
+	if err := put(message(id, "no room")); !errors.Is(err, mailbox.ErrQuota) {
+		t.Errorf("a mailbox full of commits: %v", err)
+	}
+}
+
+// Deposits that each dropped many small entries made one transaction too large, and
+// everything in it failed, whosever it was.
+func TestManyDropsFailedTheDepositsOfOthers(t *testing.T) {
+	s := openAt(t, t.TempDir(), mailboxtest.NewClock(), nil)
+	full, other := mailbox.ID{1}, mailbox.ID{2}
+	tm := mailboxtest.Terms()
+	tm.MaxEntries, tm.MaxBytes, tm.Full = 1<<20, 4<<20, mailbox.DropOldest
+	for _, id := range []mailbox.ID{full, other} {
+		if err := s.Create(t.Context(), id, tm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(n, size int) (failed error) {
+		ds := []mailbox.Deposit{message(other, fmt.Sprint(n, size))}
+		for i := range n {
+			ds = append(ds, message(full, fmt.Sprintf("%0*d", size, i)))
+		}
+		for _, o := range s.Put(t.Context(), ds) {
+			failed = errors.Join(failed, o.Err)
+		}
+		return failed
+	}
+	if err := put(4<<20/200, 200); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(80, 40_000); err != nil { // each drops 200
+		t.Errorf("%v", err)
+	}
+	if st, err := s.State(t.Context(), full); err != nil || st.Bytes > tm.MaxBytes {
+		t.Errorf("state %+v, %v", st, err)
 	}
 }
 
