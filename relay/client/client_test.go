@@ -166,6 +166,14 @@ func TestHostilePages(t *testing.T) {
 		{"a span that is honest", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
 			return &wire.Page{Lost: []mailbox.Span{{From: 1, Cause: 1, End: heads[3]}}, Entries: entries[3:], End: s(heads[4])}
 		}, nil},
+		{"a span to the end of all numbers, and round it", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
+			h := heads[3]
+			h.Seq = 1<<64 - 1
+			return &wire.Page{Lost: []mailbox.Span{{From: 1, Cause: 1, End: h}}, End: s(h)}
+		}, ErrProtocol},
+		{"nothing, for ever", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
+			return &wire.Page{End: s(heads[0]), More: true}
+		}, ErrProtocol},
 		{"an entry of an unknown kind", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
 			a := entries[0]
 			a.Kind = 7

@@ -27,7 +27,8 @@ type tampered struct {
 	mu         sync.Mutex
 	gate       chan struct{} // if not nil, Put and State wait for it
 	afterState func(mailbox.ID)
-	readErr    error // of the next Read
+	readErr    error  // of the next Read
+	afterRead  func() // of the next Read
 }
 
 func (s *tampered) set(f func()) { s.mu.Lock(); defer s.mu.Unlock(); f() }
@@ -61,13 +62,17 @@ func (s *tampered) State(ctx context.Context, id mailbox.ID) (mailbox.State, err
 
 func (s *tampered) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, l mailbox.Limit) (mailbox.Page, error) {
 	s.mu.Lock()
-	err := s.readErr
-	s.readErr = nil
+	err, done := s.readErr, s.afterRead
+	s.readErr, s.afterRead = nil, nil
 	s.mu.Unlock()
 	if err != nil {
 		return mailbox.Page{}, err
 	}
-	return s.Store.Read(ctx, id, after, l)
+	p, err := s.Store.Read(ctx, id, after, l)
+	if done != nil {
+		done()
+	}
+	return p, err
 }
 
 // tamper makes a relay whose store can be interfered with.

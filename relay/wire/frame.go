@@ -54,6 +54,7 @@ const (
 	MaxSubscribe = 2000 // subscriptions of a session
 	MaxCredit    = 1<<31 - 1
 	MaxPing      = 64
+	MaxTicket    = 255
 )
 
 // ErrFrame is wrapped when a frame's length is not allowed: the stream is lost.
