@@ -56,8 +56,8 @@ type Config struct {
 // Limits of one flush.
 const (
 	maxBatch      = 1024                // deposits
-	maxBatchBytes = 4 << 20             // of payload
-	maxTx         = 8 << 20             // of everything written
+	maxBatchBytes = 2 << 20             // of payload
+	maxTx         = 5 << 20             // of everything written
 	maxHead       = 2 << 10             // of a head
 	maxDeposit    = 1 << 20             // of what one deposit writes and removes
 	maxDrop       = 1 << 10             // entries that deposits remove in one transaction, or one more deposit's
@@ -182,8 +182,13 @@ func (s *Store) Reclaim(ctx context.Context) error { return s.db.Reclaim(ctx) }
 
 // update runs f in a transaction and translates the store's own errors. After
 // doubt it reads the disk back.
-func (s *Store) update(f func(tx *kv.Tx) error) error {
-	err := s.db.Update(f)
+func (s *Store) update(f func(tx *kv.Tx) error) error { return s.outcome(s.db.Update(f)) }
+
+// shrink is like update for what makes room: a full disk is no reason to keep what may
+// go.
+func (s *Store) shrink(f func(tx *kv.Tx) error) error { return s.outcome(s.db.Shrink(f)) }
+
+func (s *Store) outcome(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -731,7 +736,7 @@ func (s *Store) Trim(ctx context.Context, id mailbox.ID, through mailbox.Seq) er
 			return err
 		}
 		more = false
-		err := s.update(func(tx *kv.Tx) error {
+		err := s.shrink(func(tx *kv.Tx) error {
 			h, err := loadHead(tx, id)
 			if err != nil {
 				return err
@@ -770,7 +775,7 @@ func (s *Store) Trim(ctx context.Context, id mailbox.ID, through mailbox.Seq) er
 
 // Delete implements mailbox.Store.
 func (s *Store) Delete(ctx context.Context, id mailbox.ID) error {
-	err := s.update(func(tx *kv.Tx) error {
+	err := s.shrink(func(tx *kv.Tx) error {
 		h, err := loadHead(tx, id)
 		if err != nil || h.deleted {
 			return err
@@ -794,7 +799,7 @@ func (s *Store) Delete(ctx context.Context, id mailbox.ID) error {
 func (s *Store) purge(ctx context.Context, id mailbox.ID) (n int, err error) {
 	for _, kind := range []byte("ekgl") {
 		for more := true; more && ctx.Err() == nil; {
-			err := s.update(func(tx *kv.Tx) error {
+			err := s.shrink(func(tx *kv.Tx) error {
 				var keys [][]byte
 				seq, failed := tx.Range(idKey(kind, id[:]), nil, false)
 				more = false
@@ -830,7 +835,7 @@ func (s *Store) purge(ctx context.Context, id mailbox.ID) (n int, err error) {
 	if err := ctx.Err(); err != nil {
 		return n, err
 	}
-	return n, s.update(func(tx *kv.Tx) error { return tx.Delete(idKey('p', id[:])) })
+	return n, s.shrink(func(tx *kv.Tx) error { return tx.Delete(idKey('p', id[:])) })
 }
 
 // Listen implements mailbox.Store.
@@ -889,7 +894,7 @@ func (s *Store) Sweep(ctx context.Context) (freed int, err error) {
 			}
 			var n int
 			var touched []mailbox.ID
-			err := s.update(func(tx *kv.Tx) (err error) {
+			err := s.shrink(func(tx *kv.Tx) (err error) {
 				n, seen, touched, err = sweep(tx, s.now())
 				return err
 			})

@@ -192,34 +192,71 @@ func TestManyDropsFailedTheDepositsOfOthers(t *testing.T) {
 	}
 }
 
-// Below the reserve nothing new is taken, reading goes on, and with room again
-// everything goes on.
+// Below the reserve nothing new is taken, reading goes on, and what may go can go: a
+// relay that could not sweep when its disk was full stayed full for ever. With room
+// again everything goes on.
 func TestFullDisk(t *testing.T) {
 	var free atomic.Uint64
 	free.Store(1 << 30)
 	c := mailboxtest.NewClock()
-	s, err := Open(Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Reserve: 990 << 20, Free: func(string) (uint64, error) { return free.Load(), nil }})
+	cfg := Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Free: func(string) (uint64, error) { return free.Load(), nil }}
+	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	ctx, id := context.Background(), mailbox.ID{1}
-	s.Create(ctx, id, mailboxtest.Terms())
-	put := func(text string) error {
-		return s.Put(ctx, []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte(text)}})[0].Err
+	defer func() { s.Close() }()
+	ctx, id, other, kept := t.Context(), mailbox.ID{1}, mailbox.ID{2}, mailbox.ID{3}
+	for _, id := range []mailbox.ID{id, other, kept} {
+		if err := s.Create(ctx, id, mailboxtest.Terms()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := put("a"); err != nil {
+	slot := mailbox.Slot{Expires: mailbox.MinuteOf(c.Now()) + 60, Value: []byte("v")}
+	if err := s.CreateSlot(ctx, mailbox.SlotID{1}, slot); err != nil {
 		t.Fatal(err)
 	}
-	free.Store(100 << 20)
-	if err := put("b"); !errors.Is(err, mailbox.ErrBusy) || !strings.Contains(err.Error(), "disk is full") {
-		t.Errorf("below the reserve: %v, want ErrBusy and why", err)
+	put := func(id mailbox.ID, text string) error { return s.Put(ctx, []mailbox.Deposit{message(id, text)})[0].Err }
+	payload := strings.Repeat("a", mailbox.MaxPayload)
+	for i := range 20 { // the disk is asked every 4 MiB
+		if err := put(id, fmt.Sprint(i, payload[10:])); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if p, err := s.Read(ctx, id, mailbox.Mark{}, mailbox.Limit{}); err != nil || len(p.Entries) != 1 {
-		t.Errorf("reading below the reserve: %+v, %v", p, err)
+	free.Store(40 << 20)
+	full := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, mailbox.ErrBusy) || !strings.Contains(err.Error(), "disk is full: 40 MiB are free") || !strings.Contains(err.Error(), "MiB are kept in reserve") {
+			t.Errorf("%s below the reserve: %v, want ErrBusy and why", what, err)
+		}
 	}
+	for i := range 20 {
+		err = put(id, fmt.Sprint("more ", i, payload[10:]))
+	}
+	full("put", err)
+	full("create", s.Create(ctx, mailbox.ID{9}, mailboxtest.Terms()))
+	full("create slot", s.CreateSlot(ctx, mailbox.SlotID{9}, slot))
+	if p, err := s.Read(ctx, id, mailbox.Mark{}, mailbox.Limit{Entries: 5}); err != nil || len(p.Entries) != 5 {
+		t.Errorf("reading below the reserve: %d entries, %v", len(p.Entries), err)
+	}
+	for what, err := range map[string]error{"trim": s.Trim(ctx, id, 3), "delete": s.Delete(ctx, other), "revoke slot": s.RevokeSlot(ctx, mailbox.SlotID{1})} {
+		if err != nil {
+			t.Errorf("%s below the reserve: %v", what, err)
+		}
+	}
+	// It starts again, and frees what has expired.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(cfg); err != nil {
+		t.Fatalf("starting again below the reserve: %v", err)
+	}
+	c.Advance(mailboxtest.Terms().Keep)
+	if n, err := s.Sweep(ctx); n < 17 || err != nil {
+		t.Errorf("sweeping below the reserve freed %d, %v", n, err)
+	}
+	full("put", put(kept, "b"))
 	free.Store(1 << 30)
-	if err := put("b"); err != nil {
+	if err := put(kept, "b"); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 }
