@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sotto/crypto/codec"
@@ -77,7 +78,8 @@ type Store struct {
 	log   *slog.Logger
 
 	queue   chan *job
-	reading sync.Mutex // held to read the database back
+	reading sync.Mutex  // held to read the database back
+	full    atomic.Bool // the operator has been told
 	stop    chan struct{}
 	done    sync.WaitGroup
 
@@ -182,7 +184,16 @@ func (s *Store) Reclaim(ctx context.Context) error { return s.db.Reclaim(ctx) }
 
 // update runs f in a transaction and translates the store's own errors. After
 // doubt it reads the disk back.
-func (s *Store) update(f func(tx *kv.Tx) error) error { return s.outcome(s.db.Update(f)) }
+func (s *Store) update(f func(tx *kv.Tx) error) error {
+	err := s.db.Update(f)
+	switch full := errors.Is(err, kv.ErrFull); {
+	case full && s.full.CompareAndSwap(false, true):
+		s.log.Error("nothing is taken", "err", err)
+	case err == nil && s.full.CompareAndSwap(true, false):
+		s.log.Info("there is room again")
+	}
+	return s.outcome(err)
+}
 
 // shrink is like update for what makes room: a full disk is no reason to keep what may
 // go.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -199,7 +200,8 @@ func TestFullDisk(t *testing.T) {
 	var free atomic.Uint64
 	free.Store(1 << 30)
 	c := mailboxtest.NewClock()
-	cfg := Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Free: func(string) (uint64, error) { return free.Load(), nil }}
+	var log strings.Builder
+	cfg := Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Logger: slog.New(slog.NewTextHandler(&log, nil)), Free: func(string) (uint64, error) { return free.Load(), nil }}
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -258,6 +260,15 @@ func TestFullDisk(t *testing.T) {
 	free.Store(1 << 30)
 	if err := put(kept, "b"); err != nil {
 		t.Errorf("with room again: %v", err)
+	}
+	// The operator has been told, and not for each deposit.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]int{"nothing is taken": 2, "there is room again": 1} {
+		if got := strings.Count(log.String(), text); got != want {
+			t.Errorf("the log says %d times, want %d: %s\n%s", got, want, text, &log)
+		}
 	}
 }
 
