@@ -724,6 +724,9 @@ func (c *Client) checkPage(p *wire.Page, id mailbox.ID, gen mailbox.Gen, from Pl
 			out.Items = append(out.Items, Item{Entry: e, Chain: chain})
 		case len(lost) > 0 && lost[0].From == at+1 && lost[0].End.Seq > at && lost[0].End.Mailbox == id:
 			s := &lost[0]
+			if len(entries) < len(p.Entries) {
+				return bad("a span behind an entry, which nothing then vouches for")
+			}
 			if s.End.Seq > maxSeq {
 				return bad("a mailbox of %d entries", s.End.Seq)
 			}

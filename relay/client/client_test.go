@@ -174,6 +174,11 @@ func TestHostilePages(t *testing.T) {
 		{"nothing, for ever", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
 			return &wire.Page{End: s(heads[0]), More: true}
 		}, ErrProtocol},
+		{"two swapped before a span", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
+			a, b := entries[1], entries[0]
+			a.Seq, b.Seq = 1, 2
+			return &wire.Page{Entries: []mailbox.Entry{a, b, entries[3]}, Lost: []mailbox.Span{{From: 3, Cause: 1, End: heads[3]}}, End: s(heads[4])}
+		}, ErrProtocol},
 		{"an entry of an unknown kind", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
 			a := entries[0]
 			a.Kind = 7

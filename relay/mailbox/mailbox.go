@@ -288,7 +288,9 @@ type Span struct {
 }
 
 // Page is a stretch of a mailbox: its Entries and Lost spans together cover every
-// seq after the cursor up to End.Seq, each once. It is not empty if there is more.
+// seq after the cursor up to End.Seq, each once. It is not empty if there is more. The
+// spans come first: a chain can be followed up to a span, and on from its end, but
+// not through it, and End vouches for what leads up to End.
 type Page struct {
 	Entries []Entry // in order; the caller owns the slices
 	Lost    []Span  // in order

@@ -648,6 +648,8 @@ func (s *Store) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, lim
 		lose := func(from mailbox.Seq, cause mailbox.Cause, end mailbox.Head) bool {
 			n := len(p.Lost)
 			switch {
+			case len(p.Entries) > 0:
+				return false
 			case n > 0 && p.Lost[n-1].Cause == cause && p.Lost[n-1].End.Seq+1 == from && p.Lost[n-1].End.Era == end.Era:
 				p.Lost[n-1].End = end
 			case n == mailbox.MaxSpans:

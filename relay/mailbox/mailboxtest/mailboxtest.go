@@ -150,6 +150,8 @@ func (w *world) checkPage(p mailbox.Page, after mailbox.Mark, chain mailbox.Hash
 	at, entries, lost := after.Seq, p.Entries, p.Lost
 	for len(entries)+len(lost) > 0 {
 		switch {
+		case len(lost) > 0 && len(entries) < len(p.Entries):
+			w.Fatalf("a page after %d has a span behind an entry: %+v", after.Seq, p)
 		case len(entries) > 0 && entries[0].Seq == at+1:
 			e := entries[0]
 			chain = mailbox.NextChain(chain, e.Era, e.Seq, e.Minute, e.Hash())

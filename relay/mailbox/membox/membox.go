@@ -279,6 +279,9 @@ func (s *Store) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, lim
 			cause = mailbox.Expired
 		}
 		if cause != 0 {
+			if len(p.Entries) > 0 {
+				break
+			}
 			if n := len(p.Lost); n > 0 && p.Lost[n-1].Cause == cause && p.Lost[n-1].End.Seq+1 == seq && p.Lost[n-1].End.Era == it.Era {
 				p.Lost[n-1].End = it.head
 			} else if n == mailbox.MaxSpans {
