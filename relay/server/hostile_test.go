@@ -23,9 +23,15 @@ import (
 	"sotto/relay/wire"
 )
 
+// engine is a store of mailboxes and slots.
+type engine interface {
+	mailbox.Store
+	mailbox.Slots
+}
+
 // tampered is a store that a test interferes with.
 type tampered struct {
-	*membox.Store
+	engine
 	mu         sync.Mutex
 	gate       chan struct{} // if not nil, Put and State wait for it
 	afterState func(mailbox.ID)
@@ -46,12 +52,12 @@ func (s *tampered) wait() {
 
 func (s *tampered) Put(ctx context.Context, ds []mailbox.Deposit) []mailbox.Outcome {
 	s.wait()
-	return s.Store.Put(ctx, ds)
+	return s.engine.Put(ctx, ds)
 }
 
 func (s *tampered) State(ctx context.Context, id mailbox.ID) (mailbox.State, error) {
 	s.wait()
-	st, err := s.Store.State(ctx, id)
+	st, err := s.engine.State(ctx, id)
 	s.mu.Lock()
 	after := s.afterState
 	s.afterState = nil
@@ -70,7 +76,7 @@ func (s *tampered) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, 
 	if err != nil {
 		return mailbox.Page{}, err
 	}
-	p, err := s.Store.Read(ctx, id, after, l)
+	p, err := s.engine.Read(ctx, id, after, l)
 	if done != nil {
 		done()
 	}
@@ -80,14 +86,18 @@ func (s *tampered) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, 
 // tamper makes a relay whose store can be interfered with.
 func tamper(t *testing.T, change func(*server.Config)) (*relay, *tampered) {
 	r := newRelay(t, access.Policy{})
-	s := &tampered{Store: r.store}
+	return r, tamperWith(t, r, r.store, change)
+}
+
+func tamperWith(t *testing.T, r *relay, e engine, change func(*server.Config)) *tampered {
+	s := &tampered{engine: e}
 	cfg := server.Config{Key: r.key, Store: s, Slots: s, Clock: r.clock.Now}
 	if change != nil {
 		change(&cfg)
 	}
 	r.srv = server.New(cfg)
 	t.Cleanup(r.srv.Close)
-	return r, s
+	return s
 }
 
 func readAll(t *testing.T, c *client.Client, k *caps, gen int) (items []client.Item) {
@@ -160,7 +170,7 @@ func TestGenerationEndsWhileItIsRead(t *testing.T) {
 	next := k.next()
 	s.set(func() {
 		s.afterState = func(id mailbox.ID) {
-			for _, o := range s.Store.Put(t.Context(), []mailbox.Deposit{
+			for _, o := range s.engine.Put(t.Context(), []mailbox.Deposit{
 				{Mailbox: id, Kind: mailbox.Commit, Meta: next, Payload: []byte("commit")},
 				{Mailbox: id, Kind: mailbox.Message, Gen: 1, Payload: []byte("not for the old key")},
 			}) {

@@ -101,25 +101,27 @@ func TestLargestEntriesAmongSpans(t *testing.T) {
 // A span can go on behind the end of a generation: who holds only that generation's
 // key is told that there is nothing for it, not what stands behind, and not for ever.
 func TestSpanAcrossTheEndOfAGeneration(t *testing.T) {
-	// Badgerbox keeps of a span only its ends, membox every position.
-	for name, open := range map[string]func(r *relay) mailbox.Store{
-		"membox": func(r *relay) mailbox.Store { return r.store },
-		"badgerbox": func(r *relay) mailbox.Store {
-			s, err := badgerbox.Open(badgerbox.Config{Dir: t.TempDir(), Clock: r.clock.Now, Small: true, SweepPeriod: -1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { s.Close() })
-			return s
-		},
-	} {
+	for name, open := range engines {
 		t.Run(name, func(t *testing.T) {
 			r := newRelay(t, access.Policy{})
-			r.srv = server.New(server.Config{Key: r.key, Store: open(r), Slots: r.store, Clock: r.clock.Now})
-			defer r.srv.Close()
+			tamperWith(t, r, open(t, r), nil)
 			spanAcrossTheEnd(t, r)
 		})
 	}
+}
+
+// engines are the stores of a relay. Badgerbox keeps of a span only its ends, membox
+// every position.
+var engines = map[string]func(t *testing.T, r *relay) engine{
+	"membox": func(t *testing.T, r *relay) engine { return r.store },
+	"badgerbox": func(t *testing.T, r *relay) engine {
+		s, err := badgerbox.Open(badgerbox.Config{Dir: t.TempDir(), Clock: r.clock.Now, Small: true, SweepPeriod: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	},
 }
 
 func spanAcrossTheEnd(t *testing.T, r *relay) {
@@ -175,18 +177,26 @@ func spanAcrossTheEnd(t *testing.T, r *relay) {
 // A generation ends and everything is trimmed while an old key reads: the head of
 // what lies behind was told to who may not know it.
 func TestTrimmedWhileAnOldKeyReads(t *testing.T) {
-	r, s := tamper(t, nil)
+	for name, open := range engines {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t, access.Policy{})
+			trimmedWhileAnOldKeyReads(t, r, tamperWith(t, r, open(t, r), nil))
+		})
+	}
+}
+
+func trimmedWhileAnOldKeyReads(t *testing.T, r *relay, s *tampered) {
 	c := r.client()
 	k := create(t, c)
 	k.put(t, c, 0, "a")
 	next := k.next()
 	s.set(func() {
 		s.afterState = func(id mailbox.ID) {
-			s.Store.Put(t.Context(), []mailbox.Deposit{
+			s.engine.Put(t.Context(), []mailbox.Deposit{
 				{Mailbox: id, Kind: mailbox.Commit, Meta: next, Payload: []byte("commit")},
 				{Mailbox: id, Kind: mailbox.Message, Gen: 1, Payload: []byte("not for the old key")},
 			})
-			s.Store.Trim(t.Context(), id, 3)
+			s.engine.Trim(t.Context(), id, 3)
 		}
 	})
 	w := r.raw(t)
@@ -272,7 +282,7 @@ func TestEmptyPageSaidThereIsMore(t *testing.T) {
 	at := k.put(t, c, 0, "a").Head.Head
 	s.set(func() {
 		s.afterState = func(id mailbox.ID) {
-			s.Store.Put(t.Context(), []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte("b")}})
+			s.engine.Put(t.Context(), []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte("b")}})
 		}
 	})
 	p, err := c.Read(t.Context(), k.read[0], k.id, 0, client.Place{At: at.Mark(), Chain: at.Chain}, mailbox.Limit{})
