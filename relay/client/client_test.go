@@ -24,6 +24,7 @@ type evil struct {
 	bytes  []byte // sent after Hello
 	change func() // as Config.Changed
 	slow   time.Duration
+	refuse *wire.Error // in answer to proofs
 	proofs atomic.Int64
 	done   sync.WaitGroup
 }
@@ -69,6 +70,10 @@ func (e *evil) dial(context.Context) (net.Conn, key.RelayPublic, error) {
 				e.proofs.Add(int64(len(flags)))
 				go func() {
 					time.Sleep(e.slow)
+					if e.refuse != nil {
+						send(wire.TError, fr.ID, e.refuse)
+						return
+					}
 					send(wire.TOK, fr.ID, &wire.Flags{Each: flags})
 				}()
 			} else if e.answer != nil && fr.Type != wire.TCredit {

@@ -211,6 +211,26 @@ func TestProofsGoTogether(t *testing.T) {
 	})
 }
 
+// A relay that takes no proofs tells all who wait for one: each wrote its own request's
+// name into the one answer.
+func TestRefusedProofsRaced(t *testing.T) {
+	e := &evil{key: key.NewRelay(), refuse: &wire.Error{Code: wire.CodeBusy}}
+	c := e.client(t)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			id := mailbox.ID{byte(i)}
+			_, err := c.Read(t.Context(), key.NewCapability(), id, 0, Start(id), mailbox.Limit{})
+			if we := (*wire.Error)(nil); !errors.As(err, &we) || we.Op != "prove" || !errors.Is(err, mailbox.ErrBusy) {
+				t.Errorf("read: %v", err)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
 // A relay that goes silent is found out, and left.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -465,6 +466,33 @@ func TestBadStructures(t *testing.T) {
 	for name := range maps.Keys(all) {
 		if !seen[name] && name != "Flags" {
 			t.Errorf("nothing bad of %s", name)
+		}
+	}
+}
+
+// T36: whatever a frame holds, reading it takes no more than some times its size.
+func TestDecodingTakesLittleMemory(t *testing.T) {
+	small := mailbox.Entry{Kind: mailbox.Message, Payload: []byte{1}}
+	worst := map[string]Message{
+		"Page":      &Page{Entries: slices.Repeat([]mailbox.Entry{small}, mailbox.MaxPage), Lost: make([]mailbox.Span, MaxSpans), End: SignedHead{Path: make([]mailbox.Hash, maxPath)}},
+		"Prove":     &Prove{Proofs: make([]Proof, MaxProofs)},
+		"Subscribe": &Subscribe{Cursors: make([]Cursor, MaxCursors)},
+		"Append":    &Append{Kind: mailbox.Message, Payload: make([]byte, mailbox.MaxPayload)},
+	}
+	bodies := map[string][]byte{"zeros": make([]byte, MaxFrame-MinFrame), "lengths": bytes.Repeat([]byte{0x80, 0x04, 0xa0, 0x00}, (MaxFrame-MinFrame)/4), "ones": bytes.Repeat([]byte{1}, MaxFrame-MinFrame)}
+	for name, m := range worst {
+		bodies[name] = Encode(m)
+	}
+	const most = 16 << 20
+	for what, b := range bodies {
+		for name, m := range samples() {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			Decode(b, reflect.New(reflect.TypeOf(m).Elem()).Interface().(Message))
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; took > most {
+				t.Errorf("%s read as %s takes %d bytes", what, name, took)
+			}
 		}
 	}
 }
