@@ -59,11 +59,18 @@ func (w *raw) quiet(t *testing.T) {
 	}
 }
 
-// Largest entries and as many spans as a page may name do not fit into one frame.
-func TestLargestEntriesAmongSpans(t *testing.T) {
+// Spans with causes in turn do not become one: as many as a page may name and a largest
+// entry behind them do not fit into one frame.
+func TestLargestEntryBehindManySpans(t *testing.T) {
 	r := newRelay(t, access.Policy{})
 	c := r.client()
-	k := create(t, c)
+	k := &caps{admin: key.NewCapability()}
+	k.next()
+	req := client.CreateRequest{Admin: k.admin, Read: k.read[0].Public(), Append: k.append[0].Public(), Terms: mailbox.Terms{MaxEntries: 700, Full: mailbox.DropOldest}}
+	if _, err := c.Create(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	k.id = req.ID(c.Relay())
 	var fence mailbox.Mark
 	put := func(kind mailbox.Kind, payload []byte) {
 		t.Helper()
@@ -77,24 +84,25 @@ func TestLargestEntriesAmongSpans(t *testing.T) {
 		}
 		fence = o.Receipt.Head.Commit
 	}
-	const spans = 600
-	for i := range spans {
-		put(mailbox.Message, fmt.Append(nil, "gone ", i))
-		if put(mailbox.Commit, fmt.Append(nil, "kept ", i)); i%100 == 99 {
-			put(mailbox.Commit, bytes.Repeat([]byte{byte(i)}, mailbox.MaxPayload))
-		}
+	const pairs = 600
+	for i := range pairs {
+		put(mailbox.Message, fmt.Append(nil, "is dropped ", i))
+		put(mailbox.Commit, fmt.Append(nil, "expires ", i))
 	}
-	r.clock.Advance(31 * 24 * 60)
-	entries, lost := 0, 0
+	r.clock.Advance(mailbox.CommitMinutes)
+	put(mailbox.Message, bytes.Repeat([]byte{1}, mailbox.MaxPayload))
+	put(mailbox.Message, bytes.Repeat([]byte{2}, mailbox.MaxPayload))
+	entries, lost, gone := 0, 0, mailbox.Seq(0)
 	for _, it := range readAll(t, c, k, 0) {
 		if it.Entry != nil {
 			entries++
 		} else {
 			lost++
+			gone = it.Span.End.Seq
 		}
 	}
-	if entries != spans+spans/100 || lost != spans {
-		t.Errorf("read %d entries and %d spans", entries, lost)
+	if entries != 2 || gone != 2*pairs || lost < 2*(pairs-110) {
+		t.Errorf("read %d entries behind %d spans up to %d", entries, lost, gone)
 	}
 }
 
