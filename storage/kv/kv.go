@@ -448,8 +448,13 @@ func (d *DB) keepHouse() {
 }
 
 // Reclaim rewrites the files so that what was deleted is given back. It takes
-// time and disk in proportion to the database; reading and writing go on.
+// time and disk in proportion to the database; reading and writing go on, but for a
+// moment at its beginning: what was deleted last is in memory, and Badger writes it
+// down when it is closed.
 func (d *DB) Reclaim(ctx context.Context) error {
+	if err := d.Reopen(); err != nil {
+		return fmt.Errorf("reclaim: %w", err)
+	}
 	d.state.RLock()
 	defer d.state.RUnlock()
 	if err := d.usable(); err != nil {
