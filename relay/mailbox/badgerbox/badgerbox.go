@@ -891,7 +891,12 @@ func (s *Store) keepSweeping(period time.Duration) {
 		case <-s.stop:
 			return
 		case <-t.C:
-			if _, err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			freed, err := s.Sweep(ctx)
+			if err == nil && freed > 0 && s.full.Load() {
+				// On a full disk nothing is written that would make Badger rewrite its files.
+				err = s.db.Reclaim(ctx)
+			}
+			if err != nil && ctx.Err() == nil {
 				s.log.Warn("sweep", "err", err)
 			}
 		}
