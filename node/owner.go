@@ -201,7 +201,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	}
 	o.state = t.ownerState
 	if t.wait > 0 {
-		o.wake(t.wait)
+		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
 	if t.posts {
 		o.hurryPost()

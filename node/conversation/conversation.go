@@ -26,7 +26,7 @@ const (
 	UpdateAfterIdle = 24 * time.Hour     // without a message of one's own
 	UpdateAfter     = 7 * 24 * time.Hour // since the last path update
 	firstRetry      = 50 * time.Millisecond
-	maxRetry        = 30 * time.Second
+	maxRetry        = 2 * time.Second
 )
 
 // Input is something that happened.
