@@ -1,5 +1,6 @@
 # make run    builds and starts a node with its embedded relay (its home: $SOTTO_HOME, else ~/.local/share/sotto)
-# make test   builds everything and runs all tests, under the race detector where there is a C compiler
+# make test   builds everything and runs all tests, under the race detector where there is a C compiler (the crash
+#             points, of which the detector takes a tenth, then once more in full)
 # make check  what must hold before a change lands: format, vet, layers, fuzz corpora
 # make fuzz   runs every fuzz target for FUZZTIME (30s)
 # make bench  measures, prints a table, writes .bench/results.json
@@ -20,7 +21,8 @@ run: build
 
 test: build
 	@if echo '#include <stdlib.h>' | $$($(GO) env CC) -E -xc - >/dev/null 2>&1; then \
-	  CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...; \
+	  CGO_ENABLED=1 $(GO) test -race -timeout 30m ./... && \
+	  $(GO) test -timeout 30m -run '^TestCrashPoints$$' ./node/nodetest; \
 	else \
 	  echo 'There is no C compiler here: the tests run without the race detector.'; \
 	  $(GO) test -timeout 30m ./...; \
