@@ -231,7 +231,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 const keepEvents = 10_000
 
-// begin takes up everything that stands in the vault.
+// begin takes up everything that stands in the vault, as far as it is not under way.
 func (n *Node) begin() error {
 	var conversations []store.Conversation
 	var acceptances []store.Acceptance
@@ -315,10 +315,12 @@ func (n *Node) doubt(err error) error {
 		return err
 	}
 	if n.readBack() {
-		// What failed may have happened: events are told of, entries go out and
-		// cores are asked again, as if it had been heard of.
+		// What failed may have happened, and then nobody has done what follows on it:
+		// events are told of, entries go out, cores are asked again, and everything
+		// that stands in the vault to be done is taken up as at a start.
 		n.events.ring()
 		n.hurry()
+		n.task("begin", func(context.Context) error { return n.begin() })
 	}
 	return err
 }

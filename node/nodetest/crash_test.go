@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -100,93 +102,194 @@ func TestCrashPoints(t *testing.T) {
 	for life := 0; life*pointsInLife < points; life++ {
 		t.Run(fmt.Sprint(life), func(t *testing.T) {
 			t.Parallel()
-			crashes(t, uint64(life), min(points-life*pointsInLife, pointsInLife))
+			live := crashes
+			if life%4 == 3 {
+				live = groupCrashes
+			}
+			live(t, uint64(life), min(points-life*pointsInLife, pointsInLife))
 		})
 	}
 }
 
-// pointsInLife is how many writes fail in one conversation's life.
+// pointsInLife is how many writes fail in one conversation's life; every fourth is a group's.
 const pointsInLife = 250
 
-func crashes(t *testing.T, seed uint64, points int) {
-	var left atomic.Int64
-	left.Store(int64(points))
+// doomed are people whose disks fail.
+type doomed struct {
+	t      *testing.T
+	people []*Person
+	disks  []*faults
+	left   atomic.Int64
+}
+
+func newDoomed(t *testing.T, seed uint64, points int, names ...string) *doomed {
+	d := &doomed{t: t}
+	d.left.Store(int64(points))
 	w := New(t)
 	r := w.Relay()
-	rng := rand.New(rand.NewPCG(seed, 3))
 	p := &pairs{t: t, seen: map[[56]byte]bool{}}
-	var people [2]*Person
-	var disks [2]*faults
-	for i, name := range []string{"Ana", "Ben"} {
-		people[i] = w.Person(name, r)
-		people[i].Stop()
-		disks[i] = &faults{rng: rand.New(rand.NewPCG(seed, uint64(10+i))), left: &left}
-		people[i].Hook(disks[i])
-		people[i].Sealed(p.record)
-		people[i].Start()
+	for i, name := range names {
+		one := w.Person(name, r)
+		one.Stop()
+		disk := &faults{rng: rand.New(rand.NewPCG(seed, uint64(10+i))), left: &d.left}
+		one.Hook(disk)
+		one.Sealed(p.record)
+		one.Start()
+		d.people, d.disks = append(d.people, one), append(d.disks, disk)
 	}
-	ana, ben := people[0], people[1]
-	// They meet under fire as well.
-	disks[0].set(9)
-	disks[1].set(9)
+	d.every(9)
+	return d
+}
+
+// every makes one write in so many fail; 0 for none.
+func (d *doomed) every(n int) {
+	for _, disk := range d.disks {
+		disk.set(n)
+	}
+}
+
+// meet makes contacts of two, whatever fails.
+func (d *doomed) meet(a, b *Person, nameOfB, nameOfA string) {
 	var inv node.Invite
 	for {
 		var err error
-		if inv, err = ana.Invite(context.Background(), node.InviteOptions{Name: "Ben"}); err == nil {
+		if inv, err = a.Invite(context.Background(), node.InviteOptions{Name: nameOfB}); err == nil {
 			break
 		}
 	}
 	for {
-		_, err := ben.Accept(context.Background(), inv.Link, "Ana")
+		_, err := b.Accept(context.Background(), inv.Link, nameOfA)
 		if err == nil || errors.Is(err, node.ErrExists) { // it failed but happened
 			break
 		}
 	}
-	ben.Until("the contact", func() bool { return ben.StateOf("Ana") == node.ContactEstablished })
-	ana.Until("the contact", func() bool { return ana.StateOf("Ben") == node.ContactEstablished })
+	b.Until("the contact", func() bool { return b.StateOf(nameOfA) == node.ContactEstablished })
+	a.Until("the contact", func() bool { return a.StateOf(nameOfB) == node.ContactEstablished })
+}
 
+// send sends a text and reports whether that was acknowledged.
+func (d *doomed) send(p *Person, to, text string) bool {
+	_, err := p.Send(context.Background(), to, text)
+	if err != nil && !errors.Is(err, node.ErrUncertain) {
+		d.t.Fatalf("send: %v", err)
+	}
+	return err == nil
+}
+
+// check looks at what everybody sees in the end: what one person wrote in its order, once,
+// and nothing that did not open.
+func (d *doomed) check(p *Person, conversation string) {
+	newest := map[string]int{}
+	for _, said := range p.said(conversation) {
+		var by, from string
+		var n int
+		if _, err := fmt.Sscan(said, &by, &from, &n); err != nil {
+			d.t.Fatalf("%q: %v", said, err)
+		}
+		if last, ok := newest[from]; ok && n <= last {
+			d.t.Errorf("%s sees number %d of %s behind number %d", filepath.Base(p.Home), n, from, last)
+		}
+		newest[from] = n
+	}
+	c, err := p.Conversation(context.Background(), conversation)
+	if err != nil || c.Unreadable != 0 || c.Missing != 0 || c.State != node.StateOpen {
+		d.t.Errorf("%s: conversation %+v, %v", filepath.Base(p.Home), c, err)
+	}
+	if left := d.left.Load(); left > 0 {
+		d.t.Errorf("%d crash points are left", left)
+	}
+}
+
+// crashes is the life of a conversation between two.
+func crashes(t *testing.T, seed uint64, points int) {
+	d := newDoomed(t, seed, points, "Ana", "Ben")
+	rng := rand.New(rand.NewPCG(seed, 3))
+	ana, ben := d.people[0], d.people[1]
+	d.meet(ana, ben, "Ben", "Ana") // under fire as well
 	names := [2]string{"Ben", "Ana"}
 	acked := [2]map[string]bool{{}, {}}
-	for n := 0; left.Load() > 0; n++ {
+	arrive := func() {
+		for k, to := range []*Person{ben, ana} {
+			to.Until("what is on its way", func() bool { return has(to.Texts(names[1-k]), acked[k]) })
+		}
+	}
+	for n := 0; d.left.Load() > 0; n++ {
 		i := rng.IntN(2)
-		text := fmt.Sprint(filepath.Base(people[i].Home), " ", n)
-		_, err := people[i].Send(context.Background(), names[i], text)
-		switch {
-		case err == nil:
+		text := fmt.Sprint(filepath.Base(d.people[i].Home), " ", n)
+		if d.send(d.people[i], names[i], text) {
 			acked[i][text] = true
-		case !errors.Is(err, node.ErrUncertain):
-			t.Fatalf("send: %v", err)
 		}
 		if n%50 == 49 {
-			// Now and then what is on its way arrives, so that epochs come and go.
-			for k, to := range []*Person{ben, ana} {
-				to.Until("what is on its way", func() bool { return has(to.Texts(names[1-k]), acked[k]) })
-			}
+			arrive() // so that epochs come and go
 		}
 	}
-	disks[0].set(0)
-	disks[1].set(0)
-	for k, to := range []*Person{ben, ana} {
-		to.Until("everything", func() bool { return has(to.Texts(names[1-k]), acked[k]) })
+	d.every(0)
+	arrive()
+	for k, who := range d.people {
+		d.check(who, names[k])
 	}
-	for k, who := range people {
-		newest := map[string]int{}
-		for _, text := range who.Texts(names[k]) {
-			var from string
-			var n int
-			if _, err := fmt.Sscan(text, &from, &n); err != nil {
+}
+
+// groupCrashes is the life of a group of three, who change it while they write.
+func groupCrashes(t *testing.T, seed uint64, points int) {
+	const name = "Trio"
+	ctx := context.Background()
+	d := newDoomed(t, seed, points, "Ana", "Ben", "Cem")
+	rng := rand.New(rand.NewPCG(seed, 4))
+	ana := d.people[0]
+	d.meet(ana, d.people[1], "Ben", "Ana")
+	d.meet(ana, d.people[2], "Cem", "Ana")
+	ana.Until("key packages", func() bool {
+		_, err := ana.CreateGroup(ctx, node.GroupOptions{Name: name, Members: []string{"Ben", "Cem"}})
+		return err == nil || ana.stateIn(name) != "" // it failed but happened
+	})
+	for _, p := range d.people {
+		p.Until("three members", func() bool { return len(p.members(name)) == 3 })
+	}
+	acked := map[string]bool{}
+	arrive := func() {
+		for _, p := range d.people {
+			p.Until("what is on its way", func() bool { return has(p.Texts(name), acked) })
+		}
+	}
+	for n := 0; d.left.Load() > 0; n++ {
+		p := d.people[rng.IntN(len(d.people))]
+		if rng.IntN(12) == 0 {
+			about := fmt.Sprint(n)
+			if _, err := ana.ChangeGroup(ctx, name, node.GroupChange{Description: &about}); err != nil && !errors.Is(err, node.ErrUncertain) {
 				t.Fatal(err)
 			}
-			if last, ok := newest[from]; ok && n <= last {
-				t.Errorf("%s sees number %d of %s behind number %d", filepath.Base(who.Home), n, from, last)
-			}
-			newest[from] = n
 		}
-		c, err := who.Conversation(context.Background(), names[k])
-		if err != nil || c.Unreadable != 0 || c.Missing != 0 || c.State != "open" {
-			t.Errorf("%s: conversation %+v, %v", filepath.Base(who.Home), c, err)
+		text := fmt.Sprint(filepath.Base(p.Home), " ", n)
+		if d.send(p, name, text) {
+			acked[text] = true
+		}
+		if n%50 == 49 {
+			arrive()
 		}
 	}
+	d.every(0)
+	arrive()
+	for _, p := range d.people {
+		p.Until("the outbox", func() bool { s, err := p.Status(ctx); return err == nil && s.Queued == 0 })
+	}
+	arrive()
+	for _, p := range d.people {
+		p.Until("the same as others", func() bool { return len(p.said(name)) == len(ana.said(name)) })
+		d.check(p, name)
+		if got, want := texts(p, name), texts(ana, name); !slices.Equal(got, want) {
+			t.Errorf("%s reads %q, Ana %q", filepath.Base(p.Home), got, want)
+		}
+	}
+}
+
+// texts is what was said, without by whom: names differ.
+func texts(p *Person, conversation string) (out []string) {
+	for _, s := range p.said(conversation) {
+		_, text, _ := strings.Cut(s, ": ")
+		out = append(out, text)
+	}
+	return out
 }
 
 // has reports whether all of want are among texts.
