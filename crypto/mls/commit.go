@@ -89,12 +89,8 @@ func decodeCommit(r *codec.Reader) *commit {
 			r.Fail("proposal or reference of type %d", kind)
 		}
 	})
-	switch present := r.U8(); present {
-	case 0:
-	case 1:
+	if present(r) {
 		c.path = decodeUpdatePath(r)
-	default:
-		r.Fail("optional path with %d", present)
 	}
 	return c
 }

@@ -24,6 +24,15 @@ func appendMessageHeader(b []byte, w wireFormat) []byte {
 // messageHeaderLen = 2 + 2 // version, wire format
 const messageHeaderLen = 4
 
+// present reads the first byte of an optional value (Section 2.1.1), or a flag.
+func present(r *codec.Reader) bool {
+	b := r.U8()
+	if b > 1 {
+		r.Fail("optional value or flag with %d", b)
+	}
+	return b == 1
+}
+
 // readMessageHeader begins to read an MLSMessage.
 func readMessageHeader(b []byte) (*codec.Reader, wireFormat, error) {
 	if len(b) > maxVec {

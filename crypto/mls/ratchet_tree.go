@@ -146,7 +146,7 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 			sub.Fail("a tree of more than %d leaves", maxLeaves)
 			break
 		}
-		if present := sub.U8(); present == 1 {
+		if present(sub) {
 			switch kind := sub.U8(); {
 			case kind == 1 && len(t.nodes)%2 == 0:
 				n.leaf = decodeLeafNode(sub)
@@ -155,8 +155,6 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 			default:
 				sub.Fail("node %d is of type %d", len(t.nodes), kind)
 			}
-		} else if present != 0 {
-			sub.Fail("optional node with %d", present)
 		}
 		t.nodes = append(t.nodes, n)
 	}

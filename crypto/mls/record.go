@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"encoding/binary"
@@ -147,7 +148,9 @@ func (d *dirtySet) opened(e *epoch, before *secretTree, l LeafIndex) {
 	for x := l.node(); x != top; x = x.above() {
 		d.add(recordKey{n, recordSubtree, uint32(x.sibling())})
 	}
-	d.ratchet(e, l, handshake)
+	if !before.past {
+		d.ratchet(e, l, handshake)
+	}
 	d.ratchet(e, l, application)
 }
 
@@ -299,6 +302,16 @@ func decodePendingProposal(s *suite, r *codec.Reader, all []byte) *pendingPropos
 	return p
 }
 
+// whole reports whether a stored proposal is one of e.
+func (p *pendingProposal) whole(e *epoch) bool {
+	a := p.content
+	_, update := a.content.proposal.(Update)
+	own := a.content.sender == Sender{SenderMember, e.self}
+	return (a.wire == wirePublicMessage || a.wire == wirePrivateMessage) &&
+		bytes.Equal(a.content.groupID, e.context.GroupID) && a.content.epoch == e.context.Epoch &&
+		(p.key != nil) == (update && own) && bytes.Equal(p.ref, a.proposalRef(e.s))
+}
+
 func (e *epoch) encodePublic(b []byte) []byte {
 	return codec.AppendU32(e.context.encode(b), uint32(e.self))
 }
@@ -349,20 +362,29 @@ func (e *epoch) decodeSecret(r *codec.Reader) {
 		node := nodeIndex(r.U32())
 		e.keys = append(e.keys, pathKey{node, e.s.storedKey(r.Vec(maxVec))})
 	})
-	switch ended := r.U8(); ended {
-	case 0:
-	case 1:
+	if present(r) {
 		e.reinit = &ReInit{r.Vec(maxVec), r.U16(), Suite(r.U16()), decodeExtensions(r)}
-	default:
-		r.Fail("optional reinit with %d", ended)
 	}
 }
 
-// checkOwnLeaf verifies that a stored epoch is of the holder of signer.
-func (e *epoch) checkOwnLeaf(signer crypto.Signer) error {
+// checkStored verifies that a stored epoch is whole, and of the holder of signer.
+func (e *epoch) checkStored(signer crypto.Signer) error {
+	k := e.secrets
+	for _, secret := range [][]byte{
+		k.senderData, k.resumption, k.exporter, k.external, k.confirmation, k.membership, k.authenticator, k.init, e.tag, e.interim,
+	} {
+		if len(secret) != e.s.nh {
+			return fmt.Errorf("%w: a secret of %d bytes", ErrCorrupt, len(secret))
+		}
+	}
 	leaf := e.tree.leaf(e.self)
 	if leaf == nil || keyOf(e.keys, e.self.node()) == nil {
 		return fmt.Errorf("%w: no own leaf", ErrCorrupt)
+	}
+	for i, k := range e.keys {
+		if int(k.node) >= len(e.tree.nodes) || !k.node.contains(e.self.node()) || e.tree.nodes[k.node].blank() || keyOf(e.keys[:i], k.node) != nil {
+			return fmt.Errorf("%w: a key of node %d", ErrCorrupt, k.node)
+		}
 	}
 	key, err := e.s.signatureKey(signer)
 	if err != nil {
@@ -426,11 +448,16 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		return p
 	}
 	var later []func() error // what needs the size of a tree
+	seen := make(map[recordKey]bool, len(records))
 	for _, rec := range records {
 		k, err := parseRecordName(rec.Name)
 		if err != nil {
 			return nil, err
 		}
+		if seen[k] {
+			return nil, fmt.Errorf("%w: %v comes twice", ErrCorrupt, rec)
+		}
+		seen[k] = true
 		if k.kind == recordGroup {
 			continue
 		}
@@ -474,12 +501,19 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 			return nil, err
 		}
 	}
+	if epochs[current] == nil {
+		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
+	}
 	g := &Group{config: config}
 	for n, p := range epochs {
 		if p.epoch.tree == nil || p.epoch.encoded == nil || p.epoch.context.Epoch != n || p.epoch.context.Suite != s.id {
 			return nil, fmt.Errorf("%w: epoch %d is incomplete", ErrCorrupt, n)
 		}
-		p.secrets.leaves = p.epoch.tree.leaves
+		if p.epoch.tree.leaf(p.epoch.self) == nil || len(p.epoch.secrets.senderData) != s.nh || len(p.epoch.secrets.resumption) != s.nh ||
+			!bytes.Equal(p.epoch.context.GroupID, epochs[current].epoch.context.GroupID) {
+			return nil, fmt.Errorf("%w: epoch %d does not belong to the group", ErrCorrupt, n)
+		}
+		p.secrets.leaves, p.secrets.past = p.epoch.tree.leaves, n != current
 		slices.SortFunc(p.secrets.subtrees, func(a, b subtreeSecret) int { return cmp.Compare(a.node, b.node) })
 		for i, t := range p.secrets.subtrees {
 			if len(t.secret) != s.nh || int(t.node.last()) >= p.epoch.tree.leaves.nodes() ||
@@ -487,14 +521,14 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 				return nil, fmt.Errorf("%w: secret tree of epoch %d", ErrCorrupt, n)
 			}
 		}
+		if !p.secrets.whole() {
+			return nil, fmt.Errorf("%w: ratchets of epoch %d", ErrCorrupt, n)
+		}
 		if n == current {
 			g.cur, g.secrets = p.epoch, p.secrets
 		} else {
 			g.past = append(g.past, *p)
 		}
-	}
-	if g.cur == nil || len(g.cur.secrets.init) != s.nh {
-		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
 	}
 	slices.SortFunc(g.past, func(a, b pastEpoch) int { return cmp.Compare(b.epoch.context.Epoch, a.epoch.context.Epoch) })
 	for i := range len(pending) {
@@ -502,9 +536,12 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		if p == nil {
 			return nil, fmt.Errorf("%w: pending proposal %d is missing", ErrCorrupt, i)
 		}
+		if !p.whole(g.cur) {
+			return nil, fmt.Errorf("%w: pending proposal %d", ErrCorrupt, i)
+		}
 		g.pending = append(g.pending, p)
 	}
-	return g, g.cur.checkOwnLeaf(c.Signer)
+	return g, g.cur.checkStored(c.Signer)
 }
 
 func readRecordVersion(r *codec.Reader) {

@@ -133,6 +133,7 @@ type ratchetChunk [2 * chunkLeaves]*ratchet
 type secretTree struct {
 	s      *suite
 	leaves leafCount
+	past   bool // of an epoch that is over, in which no handshake message is read
 
 	// subtrees are the secrets that have not been taken apart, from the left: at
 	// first that of the root. What is consumed is not here any more.
@@ -203,11 +204,15 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 	slices.Reverse(right)
 	t.subtrees = slices.Concat(t.subtrees[:i], left, right, t.subtrees[i+1:])
 	d := t.s.kdf(secret)
-	hs, app := new(ratchet), new(ratchet)
-	d.expand(hs.secret[:t.s.nh], "handshake", nil)
+	defer clear(secret)
+	if !t.past {
+		hs := new(ratchet)
+		d.expand(hs.secret[:t.s.nh], "handshake", nil)
+		t = t.with(l, handshake, hs)
+	}
+	app := new(ratchet)
 	d.expand(app.secret[:t.s.nh], "application", nil)
-	clear(secret)
-	return t.with(l, handshake, hs).with(l, application, app), nil
+	return t.with(l, application, app), nil
 }
 
 // receiving returns what of t opens late application messages of others than self.
@@ -225,8 +230,20 @@ func (t secretTree) receiving(self LeafIndex) secretTree {
 		}
 		chunks[c] = &chunk
 	}
-	t.chunks = chunks
+	t.chunks, t.past = chunks, true
 	return t
+}
+
+// whole reports whether a stored tree has for each leaf either a secret above it or
+// its ratchets.
+func (t *secretTree) whole() bool {
+	for l := range LeafIndex(t.leaves) {
+		hs, app := t.ratchet(l, handshake) != nil, t.ratchet(l, application) != nil
+		if _, covered := t.subtreeOf(l); covered && (hs || app) || t.past && hs || !t.past && (app != hs || app == covered) {
+			return false
+		}
+	}
+	return true
 }
 
 // each calls f for every ratchet of t.

@@ -161,6 +161,7 @@ const (
 	stagedPublic
 	stagedPath
 	stagedRemovesSelf
+	stagedUnknown // the first that has no meaning
 )
 
 // Marshal returns s with its secrets, for [ParseStaged].
@@ -222,6 +223,9 @@ func parseStaged(c Config, b []byte) (*Staged, error) {
 		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, v)
 	}
 	flags := r.U8()
+	if flags >= stagedUnknown {
+		return nil, fmt.Errorf("%w: flags %#x", ErrCorrupt, flags)
+	}
 	s := &Staged{
 		config: config, signer: c.Signer,
 		own: flags&stagedOwn != 0, external: flags&stagedExternal != 0, public: flags&stagedPublic != 0,
@@ -233,7 +237,7 @@ func parseStaged(c Config, b []byte) (*Staged, error) {
 	r.Each(codec.MaxVec, func(r *codec.Reader) {
 		var p CommittedProposal
 		p.Sender.decode(r)
-		p.ByReference = r.U8() == 1
+		p.ByReference = present(r)
 		p.Proposal = decodeProposal(r)
 		s.proposals = append(s.proposals, p)
 	})
@@ -257,8 +261,12 @@ func parseStaged(c Config, b []byte) (*Staged, error) {
 	if err := r.Done(); err != nil {
 		return nil, corrupt(err)
 	}
+	if c := &s.next.context; c.Suite != s.base.Suite || c.Epoch != s.base.Epoch+1 || !bytes.Equal(c.GroupID, s.base.GroupID) ||
+		len(encryption) != suite.nh {
+		return nil, fmt.Errorf("%w: an epoch that does not follow its base", ErrCorrupt)
+	}
 	s.secrets = newSecretTree(suite, s.next.tree.leaves, encryption)
-	return s, s.next.checkOwnLeaf(c.Signer)
+	return s, s.next.checkStored(c.Signer)
 }
 
 func orNil(b []byte) []byte {

@@ -281,7 +281,11 @@ type privateKey struct {
 
 func (s *suite) storedKey(raw []byte) *privateKey {
 	return &privateKey{raw: raw, parse: sync.OnceValues(func() (hpke.PrivateKey, error) {
-		return s.kem.NewPrivateKey(raw)
+		k, err := s.kem.NewPrivateKey(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: private key: %w", ErrCorrupt, err)
+		}
+		return k, nil
 	})}
 }
 

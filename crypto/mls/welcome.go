@@ -105,12 +105,8 @@ func (g *groupSecrets) encode(b []byte) []byte {
 
 func decodeGroupSecrets(r *codec.Reader) *groupSecrets {
 	g := &groupSecrets{joiner: r.Vec(maxVec)}
-	switch present := r.U8(); present {
-	case 0:
-	case 1:
+	if present(r) {
 		g.pathSecret = r.Vec(maxVec)
-	default:
-		r.Fail("optional path secret with %d", present)
 	}
 	r.Each(maxVec, func(r *codec.Reader) { g.psks = append(g.psks, decodePreSharedKeyID(r)) })
 	return g
