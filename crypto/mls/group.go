@@ -144,6 +144,7 @@ type Group struct {
 	past    []pastEpoch        // newest first
 	pending []*pendingProposal // oldest first
 	dirty   dirtySet
+	own     *owner // of the ratchets that g shares with no clone; nil if it has none
 }
 
 // NewGroup makes a group of one member, in epoch 0. Slices in o must not be
@@ -217,7 +218,11 @@ func begun(c *Config, e *epoch, secrets secretTree) *Group {
 // Clone returns an independent copy of g. It costs some hundred bytes: the two
 // share what neither changes afterwards.
 func (g *Group) Clone() *Group {
+	if g.own != nil {
+		g.own.shared.Store(true)
+	}
 	c := *g
+	c.own = nil
 	c.past = slices.Clone(g.past)
 	c.pending = slices.Clip(g.pending)
 	c.dirty = g.dirty.clone()
@@ -320,15 +325,17 @@ func (g *Group) Encrypt(content, authenticatedData []byte) ([]byte, error) {
 	if len(content) > maxVec/2 || len(authenticatedData) > maxVec/4 {
 		return nil, fmt.Errorf("encrypt: %w: %d bytes and %d of authenticated data", ErrInvalid, len(content), len(authenticatedData))
 	}
-	a := &authenticatedContent{wire: wirePrivateMessage, content: framedContent{
+	w := newWorkspace()
+	defer w.done()
+	w.buf = codec.AppendVec(w.buf, content)
+	a := authenticatedContent{wire: wirePrivateMessage, content: framedContent{
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: Sender{SenderMember, e.self},
-		authData: authenticatedData, kind: ContentApplication,
-		body: codec.AppendVec(make([]byte, 0, len(content)+4), content),
+		authData: authenticatedData, kind: ContentApplication, body: w.buf,
 	}}
 	if err := a.sign(e.s, g.config.Signer, e.encoded); err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	msg, err := g.seal(a)
+	msg, err := g.seal(&a)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
@@ -342,21 +349,30 @@ func (g *Group) seal(a *authenticatedContent) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	w := newWorkspace()
+	defer w.done()
 	r := secrets.ratchet(e.self, kind)
-	var key messageKey
-	defer key.wipe()
-	next, err := r.next(e.s, &key)
+	next, err := r.next(e.s, &w.key)
 	if err != nil {
 		return nil, err
 	}
-	msg, err := e.s.seal(a, senderData{e.self, r.generation, newGuard()}, &key, e.secrets.senderData, g.config.Padding)
+	msg, err := e.s.seal(w, a, senderData{e.self, r.generation, newGuard()}, e.secrets.senderData, g.config.Padding)
 	if err != nil {
 		return nil, err
 	}
 	g.dirty.opened(e, &g.secrets, e.self)
 	g.dirty.ratchet(e, e.self, kind)
-	g.secrets = secrets.with(e.self, kind, next)
+	secrets.set(g.writer(), e.self, kind, next)
+	g.secrets = secrets
 	return msg, nil
+}
+
+// writer returns what g marks as its own, and so may overwrite.
+func (g *Group) writer() *owner {
+	if g.own == nil || g.own.shared.Load() {
+		g.own = new(owner)
+	}
+	return g.own
 }
 
 // ProposeOptions says how a proposal is made. A nil *ProposeOptions is empty.

@@ -557,7 +557,7 @@ func generationOf(t *testing.T, g *Group, msg []byte) uint32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := g.cur.s.openSenderData(p, msg, g.cur.secrets.senderData)
+	d, err := g.cur.s.openSenderData(newWorkspace(), &p, msg, g.cur.secrets.senderData)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -648,7 +648,8 @@ func TestTooFarAhead(t *testing.T) {
 			step.step(g, nil)
 		}
 		r.generation, r.secret = generation, step.secret
-		c.secrets = opened.with(0, application, &r)
+		opened.set(new(owner), 0, application, r)
+		c.secrets = opened
 		msg, err := c.Encrypt([]byte("far"), []byte("aad of ana"))
 		ana.check(err)
 		return msg
@@ -1091,9 +1092,7 @@ func TestInvalidCommitsOfOthers(t *testing.T) {
 	good := func(ps ...Proposal) *commit {
 		staged, err := ana.g.Clone().Commit(&CommitOptions{Public: true, Proposals: ps})
 		ana.check(err)
-		r, err := readMessageOf(staged.Message(), wirePublicMessage)
-		ana.check(err)
-		a, _, err := decodePublicMessage(r, staged.Message())
+		a, _, err := decodePublicMessage(staged.Message())
 		ana.check(err)
 		return a.content.commit
 	}

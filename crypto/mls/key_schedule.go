@@ -70,6 +70,7 @@ func (k keySchedule) welcomeKey() (key, nonce []byte) {
 	secret := k.s.deriveSecret(k.intermediate, "welcome")
 	defer clear(secret)
 	d := k.s.kdf(secret)
+	defer d.done()
 	key, nonce = make([]byte, k.s.nk), make([]byte, nonceSize)
 	d.expand(key, "key", nil)
 	d.expand(nonce, "nonce", nil)
@@ -86,6 +87,7 @@ func (k keySchedule) epoch(context []byte) (e *epochSecrets, encryption []byte) 
 
 func (s *suite) epochSecrets(epochSecret []byte) (e *epochSecrets, encryption []byte) {
 	d := s.kdf(epochSecret)
+	defer d.done()
 	return &epochSecrets{
 		senderData:    d.derive("sender data"),
 		exporter:      d.derive("exporter"),

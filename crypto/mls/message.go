@@ -34,17 +34,17 @@ func present(r *codec.Reader) bool {
 }
 
 // readMessageHeader begins to read an MLSMessage.
-func readMessageHeader(b []byte) (*codec.Reader, wireFormat, error) {
+func readMessageHeader(b []byte) (codec.Reader, wireFormat, error) {
+	r := *codec.NewReader(b)
 	if len(b) > maxVec {
-		return nil, 0, fmt.Errorf("read message: %w: %d bytes, at most %d", codec.ErrMalformed, len(b), maxVec)
+		return r, 0, fmt.Errorf("read message: %w: %d bytes, at most %d", codec.ErrMalformed, len(b), maxVec)
 	}
-	r := codec.NewReader(b)
 	v, w := r.U16(), wireFormat(r.U16())
 	if r.Err() == nil && v != version {
-		return nil, 0, fmt.Errorf("read message: %w: protocol version %d", ErrUnsupported, v)
+		return r, 0, fmt.Errorf("read message: %w: protocol version %d", ErrUnsupported, v)
 	}
 	if r.Err() == nil && (w < wirePublicMessage || w > wireKeyPackage) {
-		return nil, 0, fmt.Errorf("read message: %w: wire format %d", ErrUnsupported, w)
+		return r, 0, fmt.Errorf("read message: %w: wire format %d", ErrUnsupported, w)
 	}
 	return r, w, r.Err()
 }
@@ -58,7 +58,7 @@ func readMessageOf(b []byte, w wireFormat) (*codec.Reader, error) {
 	if got != w {
 		return nil, fmt.Errorf("read message: %w: wire format %d where %d belongs", codec.ErrMalformed, got, w)
 	}
-	return r, nil
+	return &r, nil
 }
 
 // MessageInfo is what anyone can read of a message to a group.
@@ -78,11 +78,11 @@ func Peek(msg []byte) (MessageInfo, error) {
 	}
 	switch w {
 	case wirePrivateMessage:
-		p := decodePrivateHeader(r)
+		p := decodePrivateHeader(&r)
 		return MessageInfo{GroupID: p.groupID, Epoch: p.epoch, Type: p.kind}, r.Err()
 	case wirePublicMessage:
 		var f framedContent
-		f.decodeHeader(r)
+		f.decodeHeader(&r)
 		return MessageInfo{GroupID: f.groupID, Epoch: f.epoch, Type: f.kind, Public: true}, r.Err()
 	}
 	return MessageInfo{}, fmt.Errorf("read message: %w: wire format %d is not for a group", codec.ErrMalformed, w)

@@ -63,11 +63,13 @@ func (k recordKey) indexed() bool {
 	return k.kind != recordGroup && k.kind != recordReceiving && k.kind != recordTree && k.kind != recordKeys
 }
 
-func (k recordKey) name() []byte {
+// maxRecordName = 8 + 1 + 4 // epoch, kind, index
+const maxRecordName = 13
+
+func (k recordKey) appendName(b []byte) []byte {
 	if k.kind == recordGroup {
-		return []byte{recordGroup}
+		return append(b, recordGroup)
 	}
-	b := make([]byte, 0, 13)
 	b = append(codec.AppendU64(b, k.epoch), k.kind)
 	if k.indexed() {
 		b = codec.AppendU32(b, k.index)
@@ -114,6 +116,9 @@ func (d *dirtySet) add(k recordKey) {
 
 // compact sorts the keys and drops repetitions.
 func (d *dirtySet) compact() {
+	if len(d.keys) < 2 {
+		return
+	}
 	keys := slices.Clone(d.keys)
 	slices.SortFunc(keys, func(a, b recordKey) int {
 		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.kind, b.kind), cmp.Compare(a.index, b.index))
@@ -196,15 +201,20 @@ func (g *Group) Changes() []Record {
 	g.dirty.compact()
 	out := make([]Record, len(g.dirty.keys))
 	for i, k := range g.dirty.keys {
-		out[i] = Record{k.name(), g.record(k)}
+		b := k.appendName(make([]byte, 0, maxRecordName+1+4+maxHash)) // most are ratchets
+		n := len(b)
+		out[i].Name = b[:n:n]
+		if b = g.appendRecord(b, k); b != nil {
+			out[i].Value = b[n:]
+		}
 	}
 	g.dirty = dirtySet{}
 	return out
 }
 
-// record returns the present value of a record, or nil if there is none.
-func (g *Group) record(k recordKey) []byte {
-	b := []byte{recordVersion}
+// appendRecord appends the present value of a record, or returns nil if there is none.
+func (g *Group) appendRecord(b []byte, k recordKey) []byte {
+	b = append(b, recordVersion)
 	if k.kind == recordGroup {
 		b = codec.AppendU16(b, uint16(g.cur.s.id))
 		return codec.AppendU64(b, g.cur.context.Epoch)
@@ -251,7 +261,7 @@ func (r *ratchet) encode(s *suite, b []byte) []byte {
 	if r == nil {
 		return nil
 	}
-	b = slices.Grow(b, 4+s.nh+4+len(r.skipped)*(4+s.nk+nonceSize))
+	b = slices.Grow(b, 4+s.nh+len(r.skipped)*(4+s.nk+nonceSize))
 	b = codec.AppendU32(b, r.generation)
 	b = append(b, r.secret[:s.nh]...)
 	for i := range r.skipped {
@@ -262,8 +272,8 @@ func (r *ratchet) encode(s *suite, b []byte) []byte {
 	return b
 }
 
-func decodeRatchet(s *suite, r *codec.Reader) *ratchet {
-	out := &ratchet{generation: r.U32()}
+func decodeRatchet(s *suite, r *codec.Reader) ratchet {
+	out := ratchet{generation: r.U32()}
 	r.Copy(out.secret[:s.nh])
 	for r.Len() > 0 {
 		k := skippedKey{generation: r.U32()}
@@ -486,7 +496,7 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 				if p.epoch.tree == nil || leafCount(k.index) >= p.epoch.tree.leaves {
 					return fmt.Errorf("%w: ratchet of leaf %d", ErrCorrupt, k.index)
 				}
-				p.secrets.set(LeafIndex(k.index), kind, ratchet)
+				p.secrets.set(nil, LeafIndex(k.index), kind, ratchet)
 				return nil
 			})
 		case recordProposal:

@@ -88,10 +88,10 @@ func (t *secretTree) retire(kept *secretTree) {
 		if chunk == nil || c < len(kept.chunks) && kept.chunks[c] == chunk {
 			continue
 		}
-		for i, r := range chunk {
+		for i, r := range chunk.ratchets {
 			l, kind := LeafIndex(c*chunkLeaves+i/2), ratchetKind(i%2)
 			now := kept.ratchet(l, kind)
-			if r == nil || r == now {
+			if r == nil || &r.ratchet == now {
 				continue
 			}
 			clear(r.secret[:])

@@ -15,6 +15,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding"
 	"errors"
 	"fmt"
 	"hash"
@@ -97,46 +98,94 @@ func (s Suite) String() string {
 // label prefixes every label of Section 5.
 const label = "MLS 1.0 "
 
-// A kdf derives several secrets from one (ExpandWithLabel, Section 8). Making
-// one costs as much as a derivation, so callers keep it while they can.
+// A kdf derives secrets from one (ExpandWithLabel, Section 8). It is HKDF-Expand
+// (RFC 5869) over an HMAC that, unlike one of crypto/hmac, can be given another key
+// without making its six objects anew: a message needs two keys that no other has.
+// Its user calls done.
 type kdf struct {
-	s    *suite
-	prk  []byte
-	mac  hash.Hash
-	used bool
-	buf  []byte
+	s            *suite
+	inner, outer hash.Hash
+	ipad, opad   []byte // their states after the key
+	buf, sum     []byte
 }
 
+// kdfs holds kdfs that are not in use, by hash.
+var kdfs = map[crypto.Hash]*sync.Pool{crypto.SHA256: {}, crypto.SHA384: {}, crypto.SHA512: {}}
+
+// kdf returns one for secret, which is not longer than a block of the hash.
 func (s *suite) kdf(secret []byte) *kdf {
-	return &kdf{s: s, prk: secret, mac: hmac.New(s.new, secret), buf: make([]byte, 0, 160)}
+	k, ok := kdfs[s.hash].Get().(*kdf)
+	if !ok {
+		k = &kdf{inner: s.new(), outer: s.new(), buf: make([]byte, 0, 256), sum: make([]byte, 0, maxHash)}
+	}
+	k.s = s
+	k.ipad = k.begin(k.inner, k.ipad, secret, 0x36)
+	k.opad = k.begin(k.outer, k.opad, secret, 0x5c)
+	return k
+}
+
+// begin gives h the block of the key xor pad and appends its state to the empty state.
+func (k *kdf) begin(h hash.Hash, state, secret []byte, pad byte) []byte {
+	block := append(k.buf[:0], secret...)
+	block = append(block, make([]byte, h.BlockSize()-len(secret))...)
+	for i := range block {
+		block[i] ^= pad
+	}
+	h.Reset()
+	h.Write(block)
+	clear(block)
+	state, err := h.(encoding.BinaryAppender).AppendBinary(state[:0])
+	if err != nil {
+		panic("mls: state of a hash: " + err.Error())
+	}
+	return state
+}
+
+// done wipes k, which must not be used any more.
+func (k *kdf) done() {
+	clear(k.ipad)
+	clear(k.opad)
+	clear(k.buf[:cap(k.buf)])
+	k.inner.Reset()
+	k.outer.Reset()
+	kdfs[k.s.hash].Put(k)
+}
+
+// mac leaves the HMAC of k.buf in k.sum.
+func (k *kdf) mac() {
+	restore(k.inner, k.ipad)
+	k.inner.Write(k.buf)
+	k.sum = k.inner.Sum(k.sum[:0])
+	restore(k.outer, k.opad)
+	k.outer.Write(k.sum)
+	k.sum = k.outer.Sum(k.sum[:0])
+}
+
+func restore(h hash.Hash, state []byte) {
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
+		panic("mls: state of a hash: " + err.Error())
+	}
 }
 
 // expand fills out with ExpandWithLabel(secret, name, context, len(out)).
 func (k *kdf) expand(out []byte, name string, context []byte) {
-	b := codec.AppendU16(k.buf[:0], uint16(len(out)))
-	b = codec.AppendVarint(b, len(label)+len(name))
-	b = append(append(b, label...), name...)
-	b = codec.AppendVec(b, context)
-	if len(out) > k.s.nh {
-		long, err := hkdf.Expand(k.s.new, k.prk, string(b), len(out))
-		if err != nil {
-			panic("mls: expand: " + err.Error()) // callers bound the length
+	if len(out) > 255*k.s.nh {
+		panic("mls: expand: too long") // callers bound the length
+	}
+	length := len(out)
+	for i := byte(1); len(out) > 0; i++ {
+		k.buf = k.buf[:0]
+		if i > 1 {
+			k.buf = append(k.buf, k.sum...)
 		}
-		copy(out, long)
-		return
+		k.buf = codec.AppendU16(k.buf, uint16(length))
+		k.buf = codec.AppendVarint(k.buf, len(label)+len(name))
+		k.buf = append(append(k.buf, label...), name...)
+		k.buf = append(codec.AppendVec(k.buf, context), i)
+		k.mac()
+		out = out[copy(out, k.sum):]
 	}
-	// HKDF-Expand of one block (RFC 5869, Section 2.3), with the HMAC key
-	// schedule done once for all outputs.
-	b = append(b, 1)
-	if k.used {
-		k.mac.Reset()
-	}
-	k.used = true
-	k.mac.Write(b)
-	k.buf = b
-	sum := k.mac.Sum(b[len(b):])
-	copy(out, sum)
-	clear(sum)
+	clear(k.sum)
 }
 
 // secret returns ExpandWithLabel(secret, name, context, Nh).
@@ -149,11 +198,15 @@ func (k *kdf) secret(name string, context []byte) []byte {
 // derive returns DeriveSecret(secret, name) of Section 8.
 func (k *kdf) derive(name string) []byte { return k.secret(name, nil) }
 
-func (s *suite) deriveSecret(secret []byte, name string) []byte { return s.kdf(secret).derive(name) }
+func (s *suite) deriveSecret(secret []byte, name string) []byte {
+	return s.expandWithLabel(secret, name, nil, s.nh)
+}
 
 func (s *suite) expandWithLabel(secret []byte, name string, context []byte, length int) []byte {
 	out := make([]byte, length)
-	s.kdf(secret).expand(out, name, context)
+	k := s.kdf(secret)
+	defer k.done()
+	k.expand(out, name, context)
 	return out
 }
 
@@ -214,16 +267,20 @@ func (s *suite) open(key, nonce, ciphertext, aad []byte) ([]byte, error) {
 	return a.Open(nil, nonce, ciphertext, aad)
 }
 
-// signContent returns SignContent of Section 5.1.2 around what write appends.
-func signContent(name string, size int, write func([]byte) []byte) []byte {
-	b := make([]byte, 0, size+len(label)+len(name)+5)
+// appendSignContent begins SignContent of Section 5.1.2; size bytes of content follow.
+func appendSignContent(b []byte, name string, size int) []byte {
 	b = codec.AppendVarint(b, len(label)+len(name))
 	b = append(append(b, label...), name...)
-	return codec.AppendVecFunc(b, write)
+	return codec.AppendVarint(b, size)
+}
+
+func signContent(name string, content []byte) []byte {
+	b := make([]byte, 0, len(label)+len(name)+len(content)+5)
+	return append(appendSignContent(b, name, len(content)), content...)
 }
 
 func (s *suite) sign(signer crypto.Signer, name string, content []byte) ([]byte, error) {
-	return s.signRaw(signer, signContent(name, len(content), func(b []byte) []byte { return append(b, content...) }))
+	return s.signRaw(signer, signContent(name, content))
 }
 
 // signRaw signs a SignContent.
@@ -237,7 +294,7 @@ func (s *suite) signRaw(signer crypto.Signer, content []byte) ([]byte, error) {
 }
 
 func (s *suite) verify(key []byte, name string, content, signature []byte) bool {
-	return s.verifyRaw(key, signContent(name, len(content), func(b []byte) []byte { return append(b, content...) }), signature)
+	return s.verifyRaw(key, signContent(name, content), signature)
 }
 
 // verifyRaw verifies a signature over a SignContent.

@@ -267,7 +267,8 @@ func TestVectorsSecretTree(t *testing.T) {
 			continue
 		}
 		t.Run(fmt.Sprint(s.name, " ", len(tt.Leaves)), func(t *testing.T) {
-			key := s.senderDataKey(tt.SenderData.Secret, tt.SenderData.Ciphertext)
+			var key messageKey
+			s.senderDataKey(&key, tt.SenderData.Secret, tt.SenderData.Ciphertext)
 			same(t, "sender data key", key.key[:s.nk], tt.SenderData.Key)
 			same(t, "sender data nonce", key.nonce[:], tt.SenderData.Nonce)
 			tree := newSecretTree(s, leafCountFor(LeafIndex(len(tt.Leaves)-1)), tt.Encryption)
@@ -285,7 +286,7 @@ func TestVectorsSecretTree(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						tree = tree.with(l, kind, r)
+						tree.set(new(owner), l, kind, r)
 						same(t, "key", key.key[:s.nk], k[0])
 						same(t, "nonce", key.nonce[:], k[1])
 					}
@@ -331,11 +332,7 @@ func TestVectorsMessageProtection(t *testing.T) {
 			context := (&GroupContext{Suite: s.id, GroupID: tt.GroupID, Epoch: tt.Epoch, TreeHash: tt.TreeHash, ConfirmedTranscriptHash: tt.Transcript}).encode(nil)
 			openPublic := func(msg []byte, want []byte) {
 				t.Helper()
-				r, err := readMessageOf(msg, wirePublicMessage)
-				if err != nil {
-					t.Fatal(err)
-				}
-				a, tag, err := decodePublicMessage(r, msg)
+				a, tag, err := decodePublicMessage(msg)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -356,7 +353,8 @@ func TestVectorsMessageProtection(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				d, err := s.openSenderData(p, msg, tt.SenderData)
+				w := newWorkspace()
+				d, err := s.openSenderData(w, &p, msg, tt.SenderData)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -364,12 +362,11 @@ func TestVectorsMessageProtection(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var key messageKey
-				if _, err := opened.ratchet(d.leaf, kindOf(p.kind)).key(s, d.generation, &key, 64, 1000); err != nil {
+				if _, err := opened.ratchet(d.leaf, kindOf(p.kind)).key(s, d.generation, &w.key, 64, 1000); err != nil {
 					t.Fatal(err)
 				}
-				a, err := s.openContent(p, msg, d, &key)
-				if err != nil {
+				var a authenticatedContent
+				if err := s.openContent(w, &p, msg, d, &a); err != nil {
 					t.Fatal(err)
 				}
 				if err := a.verify(s, tt.SignaturePub, context); err != nil {
@@ -416,7 +413,9 @@ func TestVectorsMessageProtection(t *testing.T) {
 						t.Fatal(err)
 					}
 					for _, padding := range []int{0, 1, 512} {
-						msg, err := s.seal(a, senderData{leaf: sender, guard: newGuard()}, &key, tt.SenderData, padding)
+						w := newWorkspace()
+						w.key = key
+						msg, err := s.seal(w, a, senderData{leaf: sender, guard: newGuard()}, tt.SenderData, padding)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -825,7 +824,8 @@ func TestVectorsMessages(t *testing.T) {
 		}
 	}
 	public := message(wirePublicMessage, func(r *codec.Reader, all []byte) []byte {
-		a, tag, err := decodePublicMessage(r, all)
+		r.Rest()
+		a, tag, err := decodePublicMessage(all)
 		if err != nil {
 			r.Take(err)
 			return nil
