@@ -172,6 +172,18 @@ func (e *epoch) checkReplacement(c *Config, leaf *LeafNode, source LeafNodeSourc
 	if err := leaf.validate(e.s, source, e.context.GroupID, l); err != nil {
 		return err
 	}
+	return e.checkSuccessor(c, leaf, old)
+}
+
+// checkOwn is checkReplacement for a leaf that was made and signed here.
+func (e *epoch) checkOwn(c *Config, leaf, old *LeafNode) error {
+	if err := leaf.checkListed(e.s); err != nil {
+		return err
+	}
+	return e.checkSuccessor(c, leaf, old)
+}
+
+func (e *epoch) checkSuccessor(c *Config, leaf, old *LeafNode) error {
 	if old != nil && bytes.Equal(leaf.EncryptionKey, old.EncryptionKey) {
 		return fmt.Errorf("%w: leaf node with the encryption key of the old one", ErrInvalid)
 	}
@@ -208,6 +220,9 @@ func (e *epoch) sortProposals(c *Config, proposals []CommittedProposal, committe
 		return nil, fmt.Errorf("%w: %d proposals in a commit", ErrUnsupported, len(proposals))
 	}
 	err := parallel(len(proposals), func(i int) error {
+		if proposals[i].ByReference {
+			return nil // checked when it became a pending one
+		}
 		return e.checkProposal(c, proposals[i].Proposal, proposals[i].Sender)
 	})
 	if err != nil {
@@ -416,21 +431,27 @@ func (t *ratchetTree) mergePath(l LeafIndex, p *updatePath) ([]pathStep, error) 
 	if len(steps) != len(p.nodes) {
 		return nil, fmt.Errorf("%w: path of %d nodes where %d belong", ErrInvalid, len(p.nodes), len(steps))
 	}
-	fresh := map[string]bool{string(p.leaf.EncryptionKey): true}
-	keys := make([][]byte, len(p.nodes))
+	keys := make([][]byte, len(p.nodes), len(p.nodes)+1)
 	for i := range p.nodes {
 		keys[i] = p.nodes[i].key
-		if fresh[string(keys[i])] {
+	}
+	var fresh [256][][]byte // by their marks
+	for _, key := range append(keys, p.leaf.EncryptionKey) {
+		m := mark(key)
+		if slices.ContainsFunc(fresh[m], func(k []byte) bool { return bytes.Equal(k, key) }) {
 			return nil, fmt.Errorf("%w: one key twice in a path", ErrInvalid)
 		}
-		fresh[string(keys[i])] = true
-		if err := t.s.checkPublicKey(keys[i]); err != nil {
-			return nil, fmt.Errorf("%w: path: %w", ErrInvalid, err)
-		}
+		fresh[m] = append(fresh[m], key)
 	}
 	for i := range t.nodes {
-		if n := &t.nodes[i]; !n.blank() && fresh[string(n.encryptionKey())] {
-			return nil, fmt.Errorf("%w: path with a key that is in the tree already", ErrInvalid)
+		if t.nodes[i].blank() {
+			continue
+		}
+		key := t.nodes[i].encryptionKey()
+		for _, k := range fresh[mark(key)] {
+			if bytes.Equal(k, key) {
+				return nil, fmt.Errorf("%w: path with a key that is in the tree already", ErrInvalid)
+			}
 		}
 	}
 	parentHash := t.setPath(l, steps, keys)
@@ -451,6 +472,11 @@ func (t *ratchetTree) openPath(p *updatePath, steps []pathStep, self LeafIndex, 
 	for i := range steps {
 		if want := len(t.resolution(nil, steps[i].copath, added)); len(p.nodes[i].secrets) != want {
 			return nil, nil, fmt.Errorf("%w: path secret for %d nodes instead of %d", ErrInvalid, len(p.nodes[i].secrets), want)
+		}
+	}
+	for i := range at { // the others are compared with what is derived
+		if err := t.s.checkPublicKey(p.nodes[i].key); err != nil {
+			return nil, nil, fmt.Errorf("%w: path: %w", ErrInvalid, err)
 		}
 	}
 	for j, x := range t.resolution(nil, steps[at].copath, added) {
@@ -494,7 +520,7 @@ func (t *ratchetTree) checkTree(context Extensions, contextChanged bool, leaves 
 	for _, l := range leaves {
 		nodes = append(nodes, l.node())
 	}
-	if err := t.checkUnique(nodes); err != nil {
+	if err := t.checkChanged(nodes); err != nil {
 		return err
 	}
 	if contextChanged {
@@ -723,7 +749,7 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 			return nil, err
 		}
 		defer path.wipe()
-		if err := e.checkReplacement(g.config, path.leaf, SourceCommit, e.self, e.tree.leaf(e.self)); err != nil {
+		if err := e.checkOwn(g.config, path.leaf, e.tree.leaf(e.self)); err != nil {
 			return nil, err
 		}
 		signer = newSigner

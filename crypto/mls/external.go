@@ -193,7 +193,7 @@ func joinExternal(c Config, msg []byte, o ExternalJoinOptions) (*Staged, error) 
 		return nil, err
 	}
 	defer path.wipe()
-	if err := e.checkReplacement(config, path.leaf, SourceCommit, t.self, old); err != nil {
+	if err := e.checkOwn(config, path.leaf, old); err != nil {
 		return nil, err
 	}
 	t.changed, t.keys, t.commit, t.hasPath = []LeafIndex{t.self}, path.keys, path.commit, true

@@ -220,7 +220,7 @@ func FuzzTree(f *testing.F) {
 		tree.rootHash()
 		tree.verify(w.ana.GroupID(), nil, anyCredential)
 		// The checks that come after the signatures.
-		tree.checkUnique(nil)
+		tree.checkUnique()
 		tree.checkMembers(nil, nil)
 		if tree.checkUnmerged() == nil {
 			tree.checkParentHashes()

@@ -349,9 +349,31 @@ func (l *LeafNode) verify(s *suite, groupID []byte, leaf LeafIndex) error {
 // and that it lists what it uses (Section 7.3). The other members' part is in
 // ratchetTree.checkMembers.
 func (l *LeafNode) validate(s *suite, source LeafNodeSource, groupID []byte, leaf LeafIndex) error {
-	if source != 0 && l.Source != source {
+	if l.Source != source {
 		return fmt.Errorf("%w: leaf node of source %d where %d belongs", ErrInvalid, l.Source, source)
 	}
+	if err := s.checkPublicKey(l.EncryptionKey); err != nil {
+		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
+	}
+	if err := l.checkListed(s); err != nil {
+		return err
+	}
+	return l.verify(s, groupID, leaf)
+}
+
+// validateOfTree is validate for a leaf of a tree that one did not see grow.
+func (l *LeafNode) validateOfTree(s *suite, groupID []byte, leaf LeafIndex) error {
+	if err := s.checkKeyOfTree(l.EncryptionKey); err != nil {
+		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
+	}
+	if err := l.checkListed(s); err != nil {
+		return err
+	}
+	return l.verify(s, groupID, leaf)
+}
+
+// checkListed verifies that a leaf lists what it uses.
+func (l *LeafNode) checkListed(s *suite) error {
 	caps := &l.Capabilities
 	switch {
 	case !slices.Contains(caps.Versions, version):
@@ -366,10 +388,7 @@ func (l *LeafNode) validate(s *suite, source LeafNodeSource, groupID []byte, lea
 			return fmt.Errorf("%w: leaf node does not list its extension %#04x", ErrInvalid, uint16(x.Type))
 		}
 	}
-	if err := s.checkPublicKey(l.EncryptionKey); err != nil {
-		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
-	}
-	return l.verify(s, groupID, leaf)
+	return nil
 }
 
 // supports checks that l lists what the extensions of a group's context demand

@@ -30,7 +30,7 @@ func (p *parentNode) encode(b []byte) []byte {
 }
 
 func decodeParentNode(r *codec.Reader) *parentNode {
-	p := &parentNode{encryptionKey: bytes.Clone(r.Vec(maxVec)), parentHash: bytes.Clone(r.Vec(maxVec))}
+	p := &parentNode{encryptionKey: r.Vec(maxVec), parentHash: r.Vec(maxVec)}
 	sub := r.Sub(maxVec)
 	for sub.Len() > 0 {
 		l := LeafIndex(sub.U32())
@@ -137,9 +137,11 @@ func (t *ratchetTree) encode(b []byte) []byte {
 	})
 }
 
+// decodeTree reads a tree, whose nodes are parts of the input.
 func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 	t := &ratchetTree{s: s}
-	sub := r.Sub(maxVec)
+	content := r.Vec(maxVec)
+	sub := codec.NewReader(content)
 	for sub.Len() > 0 {
 		var n treeNode
 		if len(t.nodes) >= maxLeaves.nodes() {
@@ -149,7 +151,9 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 		if present(sub) {
 			switch kind := sub.U8(); {
 			case kind == 1 && len(t.nodes)%2 == 0:
-				n.leaf = decodeLeafNode(sub)
+				start := len(content) - sub.Len()
+				n.leaf = readLeafNode(sub)
+				n.leaf.encoded = content[start : len(content)-sub.Len() : len(content)-sub.Len()]
 			case kind == 2 && len(t.nodes)%2 == 1:
 				n.parent = decodeParentNode(sub)
 			default:
@@ -315,6 +319,15 @@ func (t *ratchetTree) hash(x nodeIndex) []byte {
 	return t.nodes[x].hash
 }
 
+// hashLeaves fills in the hashes of a tree that has none yet, most of whose bytes are
+// in its leaves.
+func (t *ratchetTree) hashLeaves() {
+	parallel(int(t.leaves), func(i int) error {
+		t.hash(LeafIndex(i).node())
+		return nil
+	})
+}
+
 func (t *ratchetTree) rootHash() []byte { return t.hash(t.leaves.root()) }
 
 // hashWithout returns the tree hash of x as if the leaves in except, which is
@@ -423,10 +436,9 @@ func parallel(n int, f func(int) error) error {
 
 // verify checks a tree that one did not see grow (Section 12.4.3.1).
 func (t *ratchetTree) verify(groupID []byte, context Extensions, credential func(leaf, old *LeafNode) error) error {
-	t.rootHash() // before the goroutines, which must not change the tree
 	members := t.roster()
 	err := parallel(len(members), func(i int) error {
-		if err := members[i].Node.validate(t.s, 0, groupID, members[i].Leaf); err != nil {
+		if err := members[i].Node.validateOfTree(t.s, groupID, members[i].Leaf); err != nil {
 			return fmt.Errorf("leaf %d: %w", members[i].Leaf, err)
 		}
 		if err := credential(members[i].Node, nil); err != nil {
@@ -437,7 +449,7 @@ func (t *ratchetTree) verify(groupID []byte, context Extensions, credential func
 	if err != nil {
 		return err
 	}
-	if err := t.checkUnique(nil); err != nil {
+	if err := t.checkUnique(); err != nil {
 		return err
 	}
 	if err := t.checkMembers(context, nil); err != nil {
@@ -457,7 +469,7 @@ func (t *ratchetTree) checkUnmerged() error {
 		if p == nil {
 			continue
 		}
-		if err := t.s.checkPublicKey(p.encryptionKey); err != nil {
+		if err := t.s.checkKeyOfTree(p.encryptionKey); err != nil {
 			return fmt.Errorf("%w: node %d: %w", ErrInvalid, x, err)
 		}
 		for _, l := range p.unmerged {
@@ -537,26 +549,8 @@ func (t *ratchetTree) restIsUnmerged(resolution []nodeIndex, i int, child nodeIn
 }
 
 // checkUnique verifies that no encryption key occurs twice in the tree and no
-// signature key twice among the leaves (Section 7.3). Given the nodes that
-// changed it trusts the others to be unique among themselves.
-func (t *ratchetTree) checkUnique(changed []nodeIndex) error {
-	twice := func(what string) error { return fmt.Errorf("%w: %s occurs twice in the tree", ErrInvalid, what) }
-	if changed != nil && len(changed) <= 16 {
-		for _, x := range changed {
-			for y := range t.nodes {
-				if nodeIndex(y) == x || t.nodes[y].blank() || t.nodes[x].blank() {
-					continue
-				}
-				if bytes.Equal(t.nodes[y].encryptionKey(), t.nodes[x].encryptionKey()) {
-					return twice("an encryption key")
-				}
-				if a, b := t.nodes[x].leaf, t.nodes[y].leaf; a != nil && b != nil && bytes.Equal(a.SignatureKey, b.SignatureKey) {
-					return twice("a signature key")
-				}
-			}
-		}
-		return nil
-	}
+// signature key twice among the leaves (Section 7.3).
+func (t *ratchetTree) checkUnique() error {
 	encryption := make(map[string]bool, len(t.nodes))
 	signature := make(map[string]bool, len(t.nodes)/2+1)
 	for i := range t.nodes {
@@ -565,18 +559,69 @@ func (t *ratchetTree) checkUnique(changed []nodeIndex) error {
 			continue
 		}
 		if encryption[string(n.encryptionKey())] {
-			return twice("an encryption key")
+			return errKeyTwice
 		}
 		encryption[string(n.encryptionKey())] = true
 		if n.leaf == nil {
 			continue
 		}
 		if signature[string(n.leaf.SignatureKey)] {
-			return twice("a signature key")
+			return errKeyTwice
 		}
 		signature[string(n.leaf.SignatureKey)] = true
 	}
 	return nil
+}
+
+var errKeyTwice = fmt.Errorf("%w: a key occurs twice in the tree", ErrInvalid)
+
+// checkChanged is checkUnique for a tree in which only these nodes are new.
+func (t *ratchetTree) checkChanged(changed []nodeIndex) error {
+	if len(changed) > 64 {
+		return t.checkUnique()
+	}
+	// New keys by their marks, so that nearly all others need no comparison.
+	var encryption, signature [256][]nodeIndex
+	for _, x := range changed {
+		n := &t.nodes[x]
+		if n.blank() {
+			continue
+		}
+		m := mark(n.encryptionKey())
+		encryption[m] = append(encryption[m], x)
+		if n.leaf != nil {
+			m := mark(n.leaf.SignatureKey)
+			signature[m] = append(signature[m], x)
+		}
+	}
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.blank() {
+			continue
+		}
+		for _, x := range encryption[mark(n.encryptionKey())] {
+			if x != nodeIndex(i) && bytes.Equal(t.nodes[x].encryptionKey(), n.encryptionKey()) {
+				return errKeyTwice
+			}
+		}
+		if n.leaf == nil {
+			continue
+		}
+		for _, x := range signature[mark(n.leaf.SignatureKey)] {
+			if x != nodeIndex(i) && bytes.Equal(t.nodes[x].leaf.SignatureKey, n.leaf.SignatureKey) {
+				return errKeyTwice
+			}
+		}
+	}
+	return nil
+}
+
+// mark returns a byte that tells most keys apart: their last. They begin alike.
+func mark(key []byte) byte {
+	if len(key) == 0 {
+		return 0
+	}
+	return key[len(key)-1]
 }
 
 // checkMembers verifies that the members understand each other's credentials and

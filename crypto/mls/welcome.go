@@ -52,7 +52,7 @@ func (e *epoch) groupInfo(signer crypto.Signer, extensions Extensions) (*groupIn
 func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTree, error) {
 	encoded, inside := i.extensions.Get(ExtensionRatchetTree)
 	if !inside {
-		encoded = outside
+		encoded = bytes.Clone(outside)
 	}
 	if encoded == nil {
 		return nil, fmt.Errorf("%w: group info without the tree", ErrInvalid)
@@ -62,6 +62,7 @@ func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTr
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("read tree: %w", err)
 	}
+	tree.hashLeaves()
 	if !bytes.Equal(tree.rootHash(), i.context.TreeHash) {
 		return nil, fmt.Errorf("%w: tree that is not the group's", ErrInvalid)
 	}
