@@ -150,9 +150,10 @@ func (e *epoch) checkProposal(c *Config, p Proposal, sender Sender) error {
 		if len(p.ID.Nonce) != e.s.nh {
 			return fmt.Errorf("%w: nonce of a pre-shared key of %d bytes", ErrInvalid, len(p.ID.Nonce))
 		}
-		// These two belong into the first commit of a new group, which nobody
-		// but its creator sees.
-		if p.ID.Type == PSKResumption && p.ID.Usage != ResumptionApplication && e.context.Epoch != 0 {
+		// Others belong into the first commit of a new group (CommitOptions.Resumes),
+		// which nobody but its creator sees.
+		if p.ID.Type == PSKResumption && p.ID.Usage != ResumptionApplication &&
+			(e.context.Epoch != 0 || sender != Sender{SenderMember, e.self}) {
 			return fmt.Errorf("%w: resumption key of usage %d", ErrInvalid, p.ID.Usage)
 		}
 	case ReInit:
@@ -207,6 +208,14 @@ func checkContextExtensions(x Extensions) error {
 		if _, err := ParseExternalSenders(data); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkLifetime verifies that an Add that one sends oneself is of now (Section 7.3).
+func checkLifetime(p Proposal, now uint64) error {
+	if a, ok := p.(Add); ok && now != 0 && !a.KeyPackage.LeafNode.Lifetime.Contains(now) {
+		return fmt.Errorf("%w: key package outside its lifetime", ErrInvalid)
 	}
 	return nil
 }
@@ -662,6 +671,13 @@ type CommitOptions struct {
 	AuthenticatedData []byte
 	PSK               PSKs
 
+	// Resumes is the group that this one, by its first commit, continues: if it was
+	// ended by a ReInit proposal this is the group announced by that, else a
+	// branch (RFC 9420, Sections 11.2 and 11.3). Its resumption key is mixed in, and
+	// what the RFC demands of the new group is verified; which members it has is
+	// for the caller to judge.
+	Resumes *Group
+
 	// Leaf changes the committer's leaf. It needs a path.
 	Leaf *LeafChange
 
@@ -707,8 +723,11 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 		}
 		byValue = append(byValue, withNonce(s, p))
 	}
+	if o.Resumes != nil {
+		byValue = append(byValue, withNonce(s, PreSharedKey{o.Resumes.resumptionID()}))
+	}
 	if !o.OmitPending {
-		for _, p := range g.committable(byValue) {
+		for _, p := range g.committable(byValue, o.PSK) {
 			body.proposals = append(body.proposals, proposalOrRef{ref: p.Ref})
 			all = append(all, CommittedProposal{p.Proposal, p.Sender, true})
 		}
@@ -722,20 +741,26 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 		return nil, err
 	}
 	for _, a := range list.adds {
-		if l := a.KeyPackage.LeafNode.Lifetime; o.Now != 0 && !l.Contains(o.Now) {
-			return nil, fmt.Errorf("%w: key package outside its lifetime", ErrInvalid)
+		if err := checkLifetime(a, o.Now); err != nil {
+			return nil, err
 		}
 	}
 	if o.NoPath && (list.needsPath || o.Leaf != nil) {
 		return nil, fmt.Errorf("%w: no path where one is needed", ErrInvalid)
 	}
-	psks, err := g.lookupPSKs(list.psks, o.PSK)
+	psks, err := lookupPSKs(list.psks, o.PSK, g, o.Resumes)
 	if err != nil {
 		return nil, err
 	}
 	t, err := e.begin(list)
 	if err != nil {
 		return nil, err
+	}
+	if o.Resumes != nil {
+		provisional := t.provisional()
+		if err := checkResumed(list.psks, &provisional, o.Resumes); err != nil {
+			return nil, err
+		}
 	}
 	t.keys = remaining(e.keys, t.tree)
 	signer := g.config.Signer
@@ -806,82 +831,14 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 	return staged, err
 }
 
-// committable returns the pending proposals that a commit of this member can
-// carry together with those by value.
-func (g *Group) committable(byValue []Proposal) []PendingProposal {
-	var (
-		leaves     = make(map[LeafIndex]bool)
-		signers    = make(map[string]bool)
-		extensions bool
-		reinit     bool
-	)
-	for _, p := range byValue {
-		switch p := p.(type) {
-		case Remove:
-			leaves[p.Removed] = true
-		case Add:
-			signers[string(p.KeyPackage.LeafNode.SignatureKey)] = true
-		case GroupContextExtensions:
-			extensions = true
-		case ReInit:
-			return nil
-		}
-	}
-	// Later proposals win over earlier ones, and removes over updates.
-	taken := make([]bool, len(g.pending))
-	for _, removing := range []bool{true, false} {
-		for i, p := range slices.Backward(g.pending) {
-			switch v := p.content.content.proposal.(type) {
-			case Remove:
-				if removing && v.Removed != g.cur.self && !leaves[v.Removed] {
-					leaves[v.Removed], taken[i] = true, true
-				}
-			case Update:
-				if l := p.content.content.sender.Leaf; !removing && l != g.cur.self && !leaves[l] {
-					leaves[l], taken[i] = true, true
-				}
-			case Add:
-				key := string(v.KeyPackage.LeafNode.SignatureKey)
-				if !removing && !signers[key] {
-					signers[key], taken[i] = true, true
-				}
-			case GroupContextExtensions:
-				if !removing && !extensions {
-					extensions, taken[i] = true, true
-				}
-			case PreSharedKey:
-				taken[i] = !removing || taken[i]
-			}
-		}
-	}
-	var out []PendingProposal
-	for i, p := range g.PendingProposals() {
-		if taken[i] {
-			out = append(out, p)
-		}
-	}
-	if len(out) > 0 || len(byValue) > 0 {
-		return out
-	}
-	for _, p := range g.PendingProposals() {
-		if _, ok := p.Proposal.(ReInit); ok && !reinit {
-			reinit = true
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// lookupPSKs finds pre-shared keys, those of this group's own epochs first.
-func (g *Group) lookupPSKs(ids []PreSharedKeyID, psk PSKs) ([]preSharedKey, error) {
-	return lookupPSKs(ids, psk, g)
-}
-
-func lookupPSKs(ids []PreSharedKeyID, psk PSKs, own *Group) (out []preSharedKey, err error) {
+// lookupPSKs finds pre-shared keys, those of the epochs of groups at hand first.
+func lookupPSKs(ids []PreSharedKeyID, psk PSKs, groups ...*Group) (out []preSharedKey, err error) {
 	for _, id := range ids {
 		var secret []byte
-		if own != nil && id.Type == PSKResumption && bytes.Equal(id.GroupID, own.cur.context.GroupID) {
-			secret = own.resumption(id.Epoch)
+		for _, g := range groups {
+			if g != nil && secret == nil && id.Type == PSKResumption && bytes.Equal(id.GroupID, g.cur.context.GroupID) {
+				secret = g.resumption(id.Epoch)
+			}
 		}
 		if secret == nil && psk != nil {
 			if secret, err = psk(id); err != nil {
@@ -939,7 +896,7 @@ func (g *Group) receive(content *authenticatedContent, psk PSKs) (*Staged, error
 	removed := slices.Contains(list.removes, e.self)
 	var psks []preSharedKey
 	if !removed {
-		if psks, err = g.lookupPSKs(list.psks, psk); err != nil {
+		if psks, err = lookupPSKs(list.psks, psk, g); err != nil {
 			return nil, err
 		}
 	}

@@ -170,7 +170,7 @@ func joinExternal(c Config, msg []byte, o ExternalJoinOptions) (*Staged, error) 
 	if err != nil {
 		return nil, err
 	}
-	psks, err := lookupPSKs(list.psks, o.PSK, nil)
+	psks, err := lookupPSKs(list.psks, o.PSK)
 	if err != nil {
 		return nil, err
 	}

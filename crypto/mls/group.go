@@ -127,13 +127,6 @@ type pastEpoch struct {
 	secrets secretTree
 }
 
-// A pendingProposal has arrived, or been made here, and may be committed.
-type pendingProposal struct {
-	content *authenticatedContent
-	ref     []byte
-	key     *privateKey // of one's own update
-}
-
 // Group is one member's state of a group. It is not safe for concurrent use,
 // but a group and its clones may be used at the same time. It prints without
 // its secrets.
@@ -380,6 +373,10 @@ type ProposeOptions struct {
 	Public            bool // make a PublicMessage
 	AuthenticatedData []byte
 	Leaf              *LeafChange // for an Update; the Signer must stay
+
+	// Now, in seconds since 1970, is the time at which the lifetime of an added key
+	// package must hold. Zero checks none.
+	Now uint64
 }
 
 // Propose makes a proposal for another member to commit by reference. An Update
@@ -428,6 +425,9 @@ func (g *Group) propose(p Proposal, o *ProposeOptions) ([]byte, error) {
 	default:
 		p = withNonce(s, p)
 	}
+	if err := checkLifetime(p, o.Now); err != nil {
+		return nil, err
+	}
 	if err := e.checkProposal(g.config, p, me); err != nil {
 		return nil, err
 	}
@@ -455,52 +455,6 @@ func (g *Group) propose(p Proposal, o *ProposeOptions) ([]byte, error) {
 	g.addPending(pending)
 	return msg, nil
 }
-
-// addPending keeps p, once.
-func (g *Group) addPending(p *pendingProposal) {
-	for _, known := range g.pending {
-		if bytes.Equal(known.ref, p.ref) {
-			return
-		}
-	}
-	g.pending = append(slices.Clip(g.pending), p)
-	g.dirty.pending(g.cur, len(g.pending)-1)
-}
-
-// PendingProposal is a proposal that a commit may refer to.
-type PendingProposal struct {
-	Proposal Proposal
-	Sender   Sender
-	Ref      []byte
-}
-
-// PendingProposals returns the proposals received or made in this epoch, oldest
-// first.
-func (g *Group) PendingProposals() []PendingProposal {
-	out := make([]PendingProposal, len(g.pending))
-	for i, p := range g.pending {
-		out[i] = PendingProposal{p.content.content.proposal, p.content.content.sender, p.ref}
-	}
-	return out
-}
-
-// DropProposal forgets a pending proposal that the application refuses. A commit
-// that refers to it can then not be processed.
-func (g *Group) DropProposal(ref []byte) {
-	for i, p := range g.pending {
-		if bytes.Equal(p.ref, ref) {
-			for j := i; j < len(g.pending); j++ {
-				g.dirty.pending(g.cur, j)
-			}
-			g.pending = slices.Concat(g.pending[:i], g.pending[i+1:])
-			return
-		}
-	}
-}
-
-// maxPending bounds the pending proposals, so that a member that proposes
-// without end does not fill the others' memory.
-const maxPending = 1 << 10
 
 // ForgetBefore deletes the secrets of all past epochs before epoch: their late
 // messages cannot be read any more.

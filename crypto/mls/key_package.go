@@ -97,6 +97,9 @@ func (k *KeyPackage) verify(s *suite) error {
 	if err := k.LeafNode.validate(s, SourceKeyPackage, nil, 0); err != nil {
 		return fmt.Errorf("verify key package: %w", err)
 	}
+	if err := k.Extensions.check(); err != nil {
+		return fmt.Errorf("verify key package: %w", err)
+	}
 	if bytes.Equal(k.InitKey, k.LeafNode.EncryptionKey) {
 		return fmt.Errorf("verify key package: %w: one key used twice", ErrInvalid)
 	}

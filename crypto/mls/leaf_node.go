@@ -128,12 +128,21 @@ func decodeExtensions(r *codec.Reader) (x Extensions) {
 
 // check looks for a type that occurs twice (Section 13.4).
 func (x Extensions) check() error {
-	seen := make(map[ExtensionType]bool, len(x))
+	var seen map[ExtensionType]bool
+	if len(x) > 8 {
+		seen = make(map[ExtensionType]bool, len(x))
+	}
 	for i := range x {
-		if seen[x[i].Type] {
-			return fmt.Errorf("%w: two extensions of type %#04x", ErrInvalid, uint16(x[i].Type))
+		t := x[i].Type
+		twice := seen[t]
+		if seen == nil {
+			_, twice = x[:i].Get(t)
+		} else {
+			seen[t] = true
 		}
-		seen[x[i].Type] = true
+		if twice {
+			return fmt.Errorf("%w: two extensions of type %#04x", ErrInvalid, uint16(t))
+		}
 	}
 	return nil
 }
@@ -382,6 +391,9 @@ func (l *LeafNode) checkListed(s *suite) error {
 		return fmt.Errorf("%w: leaf node does not list suite %v", ErrInvalid, s.id)
 	case !slices.Contains(caps.Credentials, l.Credential.Type):
 		return fmt.Errorf("%w: leaf node does not list its credential type", ErrInvalid)
+	}
+	if err := l.Extensions.check(); err != nil {
+		return err
 	}
 	for _, x := range l.Extensions {
 		if !x.Type.isDefault() && !slices.Contains(caps.Extensions, x.Type) {

@@ -386,7 +386,7 @@ func (t *ratchetTree) setPath(l LeafIndex, path []pathStep, keys [][]byte) []byt
 	t.blankPath(l)
 	var above []byte
 	for i := len(path) - 1; i >= 0; i-- {
-		p := &parentNode{encryptionKey: keys[i], parentHash: above}
+		p := &parentNode{encryptionKey: bytes.Clone(keys[i]), parentHash: above} // which outlives the message
 		t.nodes[path[i].node].parent = p
 		above = t.parentHash(p, t.hash(path[i].copath))
 	}

@@ -317,17 +317,32 @@ func (s *suite) signatureKey(signer crypto.Signer) ([]byte, error) {
 	if signer == nil {
 		return nil, fmt.Errorf("%w: no signer", ErrInvalid)
 	}
-	switch pub := signer.Public().(type) {
+	return s.encodeSignatureKey(signer.Public())
+}
+
+func (s *suite) encodeSignatureKey(key crypto.PublicKey) ([]byte, error) {
+	switch key := key.(type) {
 	case ed25519.PublicKey:
 		if s.curve == nil {
-			return bytes.Clone(pub), nil
+			return bytes.Clone(key), nil
 		}
 	case *ecdsa.PublicKey:
-		if s.curve == pub.Curve {
-			return pub.Bytes()
+		if s.curve == key.Curve {
+			return key.Bytes()
 		}
 	}
-	return nil, fmt.Errorf("%w: signer of another algorithm than suite %v", ErrInvalid, s.id)
+	return nil, fmt.Errorf("%w: signature key of another algorithm than that of suite %v", ErrInvalid, s.id)
+}
+
+// SignatureKey returns key, an ed25519.PublicKey or *ecdsa.PublicKey, as leaves hold
+// it. It serves to compare a leaf with its certificate: they must have one key
+// (RFC 9420, Section 5.3).
+func (s Suite) SignatureKey(key crypto.PublicKey) ([]byte, error) {
+	suite, err := s.lookup()
+	if err != nil {
+		return nil, err
+	}
+	return suite.encodeSignatureKey(key)
 }
 
 // A privateKey is an HPKE private key. It is parsed when it is used, once:
