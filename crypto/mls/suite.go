@@ -74,26 +74,37 @@ var suites = []*suite{
 	{XWing, "XWING-AES256GCM-SHA384-Ed25519", hpke.MLKEM768X25519(), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, sha512.New384, 48, 32, nil},
 }
 
-func (s Suite) lookup() (*suite, error) {
+// refused are the suites of the RFC that need X448 and Ed448, for which the standard
+// library has no primitives.
+var refused = map[Suite]string{4: "X448-AES256GCM-SHA512-Ed448", 6: "X448-CHACHA20POLY1305-SHA512-Ed448"}
+
+func (s Suite) known() *suite {
 	for _, known := range suites {
 		if known.id == s {
-			return known, nil
+			return known
 		}
 	}
-	if s == 4 || s == 6 {
-		return nil, fmt.Errorf("%w: cipher suite %d needs X448 and Ed448", ErrUnsupported, uint16(s))
+	return nil
+}
+
+func (s Suite) lookup() (*suite, error) {
+	if known := s.known(); known != nil {
+		return known, nil
 	}
-	return nil, fmt.Errorf("%w: cipher suite %#04x", ErrUnsupported, uint16(s))
+	return nil, fmt.Errorf("%w: cipher suite %v", ErrUnsupported, s)
 }
 
 // Supported reports whether this package implements s.
-func (s Suite) Supported() bool { _, err := s.lookup(); return err == nil }
+func (s Suite) Supported() bool { return s.known() != nil }
 
 func (s Suite) String() string {
-	if known, err := s.lookup(); err == nil {
+	if known := s.known(); known != nil {
 		return known.name
 	}
-	return fmt.Sprintf("suite %#04x", uint16(s))
+	if name, ok := refused[s]; ok {
+		return name
+	}
+	return fmt.Sprintf("%#04x", uint16(s))
 }
 
 // label prefixes every label of Section 5.
