@@ -604,6 +604,15 @@ func benchChange(b *testing.B, id Suite, change string) {
 			garbage(b, op)
 			keyOps(b, id, op)
 			b.ReportMetric(float64(len(s.Message())), "message-bytes")
+			got, err := h.Process(s.Message(), nil)
+			must(b, err)
+			next, err := got.Staged.Merge(h)
+			must(b, err)
+			written := 0
+			for _, r := range next.Changes() {
+				written += len(r.Name) + len(r.Value)
+			}
+			b.ReportMetric(float64(written), "record-bytes")
 		})
 	}
 }

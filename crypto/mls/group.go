@@ -123,8 +123,9 @@ func (e *epoch) over() *epoch {
 
 // A pastEpoch still opens late application messages.
 type pastEpoch struct {
-	epoch   *epoch
+	epoch   *epoch // when it was stored, with the leaves of its tree alone
 	secrets secretTree
+	changed []changedLeaf // by the next epoch
 }
 
 // Group is one member's state of a group. It is not safe for concurrent use,
@@ -205,6 +206,7 @@ func newGroup(c Config, o GroupOptions) (*Group, error) {
 func begun(c *Config, e *epoch, secrets secretTree) *Group {
 	g := &Group{config: c, cur: e, secrets: secrets}
 	g.dirty.epochBegins(e, &secrets)
+	g.dirty.tree(nil, e.tree)
 	return g
 }
 

@@ -141,10 +141,11 @@ func dump(g *Group) map[string][]byte {
 	c := g.Clone()
 	c.dirty = dirtySet{}
 	c.dirty.epochBegins(c.cur, &c.secrets)
+	c.dirty.tree(nil, c.cur.tree)
 	for i := range c.past {
 		e := c.past[i].epoch
 		c.dirty.add(recordKey{e.context.Epoch, recordReceiving, 0})
-		c.dirty.add(recordKey{e.context.Epoch, recordTree, 0})
+		c.dirty.add(recordKey{e.context.Epoch, recordLeaves, 0})
 		c.dirty.secretTree(e, &c.past[i].secrets)
 	}
 	for i := range c.pending {
@@ -716,7 +717,7 @@ func TestPastEpochs(t *testing.T) {
 			t.Error("past epochs are left")
 		}
 		for name := range ben.disk {
-			if len(name) > 1 && name[7] != 6 {
+			if len(name) > 8 && name[7] != 6 {
 				t.Errorf("a record of a forgotten epoch is left: %x", name)
 			}
 		}

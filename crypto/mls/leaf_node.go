@@ -317,6 +317,8 @@ func (l *LeafNode) encode(b []byte) []byte {
 	return codec.AppendVec(l.encodeUnsigned(b), l.Signature)
 }
 
+func (l *LeafNode) same(o *LeafNode) bool { return l == o || bytes.Equal(l.encoded, o.encoded) }
+
 func decodeLeafNode(r *codec.Reader) *LeafNode {
 	l := readLeafNode(r)
 	if r.Err() != nil {

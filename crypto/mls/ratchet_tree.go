@@ -53,6 +53,39 @@ type treeNode struct {
 
 func (n *treeNode) blank() bool { return n.leaf == nil && n.parent == nil }
 
+// same reports whether two nodes are the same but for what is under them.
+func (n *treeNode) same(o *treeNode) bool {
+	switch {
+	case n.leaf != nil && o.leaf != nil:
+		return n.leaf.same(o.leaf)
+	case n.parent != nil && o.parent != nil:
+		a, b := n.parent, o.parent
+		return a == b || bytes.Equal(a.encryptionKey, b.encryptionKey) && bytes.Equal(a.parentHash, b.parentHash) && slices.Equal(a.unmerged, b.unmerged)
+	}
+	return n.blank() && o.blank()
+}
+
+// encode appends Node of Section 7.8; the node is not blank.
+func (n *treeNode) encode(b []byte) []byte {
+	if n.leaf != nil {
+		return n.leaf.encode(append(b, 1))
+	}
+	return n.parent.encode(append(b, 2))
+}
+
+// decodeTreeNode reads the node at x, as a part of all, of which r reads the rest.
+func decodeTreeNode(r *codec.Reader, all []byte, x nodeIndex) (n treeNode) {
+	switch kind := r.U8(); {
+	case kind == 1 && x.isLeaf():
+		n.leaf = partOf(all, r)
+	case kind == 2 && !x.isLeaf():
+		n.parent = decodeParentNode(r)
+	default:
+		r.Fail("node %d is of type %d", x, kind)
+	}
+	return n
+}
+
 func (n *treeNode) encryptionKey() []byte {
 	if n.leaf != nil {
 		return n.leaf.EncryptionKey
@@ -124,13 +157,10 @@ func (t *ratchetTree) encode(b []byte) []byte {
 	}
 	return codec.AppendVecFunc(b, func(b []byte) []byte {
 		for i := range t.nodes[:last] {
-			switch n := &t.nodes[i]; {
-			case n.leaf != nil:
-				b = n.leaf.encode(append(b, 1, 1))
-			case n.parent != nil:
-				b = n.parent.encode(append(b, 1, 2))
-			default:
+			if n := &t.nodes[i]; n.blank() {
 				b = append(b, 0)
+			} else {
+				b = n.encode(append(b, 1))
 			}
 		}
 		return b
@@ -149,16 +179,7 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 			break
 		}
 		if present(sub) {
-			switch kind := sub.U8(); {
-			case kind == 1 && len(t.nodes)%2 == 0:
-				start := len(content) - sub.Len()
-				n.leaf = readLeafNode(sub)
-				n.leaf.encoded = content[start : len(content)-sub.Len() : len(content)-sub.Len()]
-			case kind == 2 && len(t.nodes)%2 == 1:
-				n.parent = decodeParentNode(sub)
-			default:
-				sub.Fail("node %d is of type %d", len(t.nodes), kind)
-			}
+			n = decodeTreeNode(sub, content, nodeIndex(len(t.nodes)))
 		}
 		if len(t.nodes) == cap(t.nodes) {
 			t.nodes = slices.Grow(t.nodes, len(t.nodes)+1) // twice as many: a blank node is one byte
@@ -176,6 +197,107 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 	t.leaves = leafCountFor(LeafIndex(len(t.nodes) / 2))
 	t.nodes = append(t.nodes, make([]treeNode, t.leaves.nodes()-len(t.nodes))...)
 	return t
+}
+
+// storedTree returns the tree of these nodes.
+func storedTree(s *suite, nodes map[nodeIndex]treeNode) (*ratchetTree, error) {
+	last, found := nodeIndex(0), false
+	for x := range nodes {
+		if x.isLeaf() {
+			last, found = max(last, x), true
+		}
+	}
+	if !found || leafCount(last.leaf()) >= maxLeaves {
+		return nil, fmt.Errorf("%w: a tree without leaves, or too many", ErrCorrupt)
+	}
+	t := &ratchetTree{s: s, leaves: leafCountFor(last.leaf())}
+	t.nodes = make([]treeNode, t.leaves.nodes())
+	for x, n := range nodes {
+		if int(x) >= len(t.nodes) {
+			return nil, fmt.Errorf("%w: node %d outside the tree", ErrCorrupt, x)
+		}
+		t.nodes[x] = n
+	}
+	return t, nil
+}
+
+// A changedLeaf is what a leaf of an epoch was before the next epoch changed it: nil if
+// it was blank.
+type changedLeaf struct {
+	at  LeafIndex
+	was *LeafNode
+}
+
+// changedLeaves returns the leaves of t that are others in next.
+func (t *ratchetTree) changedLeaves(next *ratchetTree) []changedLeaf {
+	out := []changedLeaf{}
+	for l := range LeafIndex(max(t.leaves, next.leaves)) {
+		if a, b := t.leaf(l), next.leaf(l); (a == nil) != (b == nil) || a != nil && !a.same(b) {
+			out = append(out, changedLeaf{l, a})
+		}
+	}
+	return out
+}
+
+// before returns the leaves of the epoch before that of t, or nil if there are none.
+func (t *ratchetTree) before(changed []changedLeaf) *ratchetTree {
+	nodes := make(map[nodeIndex]treeNode)
+	t.members(func(l LeafIndex, leaf *LeafNode) bool {
+		nodes[l.node()] = treeNode{leaf: leaf}
+		return true
+	})
+	for _, c := range changed {
+		if c.was == nil {
+			delete(nodes, c.at.node())
+		} else {
+			nodes[c.at.node()] = treeNode{leaf: c.was}
+		}
+	}
+	old, _ := storedTree(t.s, nodes)
+	return old
+}
+
+func encodeLeaves(b []byte, changed []changedLeaf) []byte {
+	return codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, c := range changed {
+			b = codec.AppendU32(b, uint32(c.at))
+			if c.was == nil {
+				b = append(b, 0)
+			} else {
+				b = c.was.encode(append(b, 1))
+			}
+		}
+		return b
+	})
+}
+
+// decodeLeaves reads what encodeLeaves wrote; the leaves are parts of the input.
+func decodeLeaves(r *codec.Reader) []changedLeaf {
+	out := []changedLeaf{}
+	content := r.Vec(maxVec)
+	sub := codec.NewReader(content)
+	for sub.Len() > 0 {
+		c := changedLeaf{at: LeafIndex(sub.U32())}
+		if n := len(out); leafCount(c.at) >= maxLeaves || n > 0 && out[n-1].at >= c.at {
+			sub.Fail("leaf %d out of order", c.at)
+			break
+		}
+		if present(sub) {
+			c.was = partOf(content, sub)
+		}
+		out = append(out, c)
+	}
+	r.Take(sub.Err())
+	return out
+}
+
+// partOf reads a leaf off the rest of all, which r reads, and as a part of it.
+func partOf(all []byte, r *codec.Reader) *LeafNode {
+	start := len(all) - r.Len()
+	l := readLeafNode(r)
+	end := len(all) - r.Len()
+	l.encoded = all[start:end:end]
+	return l
 }
 
 // touch forgets the hashes that depend on x.

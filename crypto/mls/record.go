@@ -16,8 +16,8 @@ import (
 // Record is a piece of a group's state (spec/mls-state.md). It prints without
 // its value.
 type Record struct {
-	// Name is unique within the group and at most 13 bytes long. All names but
-	// that of one record begin with the epoch they belong to, in 8 bytes.
+	// Name is unique within the group and at most 13 bytes long. A name of 8 bytes
+	// and more begins with the epoch it belongs to; the others are of the group.
 	Name []byte
 
 	// Value is nil for a record to be deleted, if it exists. It holds secrets.
@@ -43,8 +43,9 @@ const recordVersion = 1
 // The kinds of records.
 const (
 	recordGroup       = 'g' // suite and current epoch; its name is this byte alone
+	recordNode        = 't' // of a node of the current epoch's ratchet tree; of no epoch
 	recordReceiving   = 'r' // of an epoch: context and what late messages need
-	recordTree        = 't' // of an epoch: the ratchet tree
+	recordLeaves      = 'l' // of a past epoch: the leaves that the next one changed
 	recordKeys        = 'k' // of the current epoch: all other secrets
 	recordSubtree     = 'n' // of a node of an epoch's secret tree
 	recordHandshake   = 'h' // of a leaf: its handshake ratchet
@@ -60,7 +61,7 @@ type recordKey struct {
 }
 
 func (k recordKey) indexed() bool {
-	return k.kind != recordGroup && k.kind != recordReceiving && k.kind != recordTree && k.kind != recordKeys
+	return k.kind != recordGroup && k.kind != recordReceiving && k.kind != recordLeaves && k.kind != recordKeys
 }
 
 // maxRecordName = 8 + 1 + 4 // epoch, kind, index
@@ -70,7 +71,10 @@ func (k recordKey) appendName(b []byte) []byte {
 	if k.kind == recordGroup {
 		return append(b, recordGroup)
 	}
-	b = append(codec.AppendU64(b, k.epoch), k.kind)
+	if k.kind != recordNode {
+		b = codec.AppendU64(b, k.epoch)
+	}
+	b = append(b, k.kind)
 	if k.indexed() {
 		b = codec.AppendU32(b, k.index)
 	}
@@ -81,12 +85,15 @@ func parseRecordName(name []byte) (k recordKey, err error) {
 	if len(name) == 1 && name[0] == recordGroup {
 		return recordKey{kind: recordGroup}, nil
 	}
+	if len(name) == 5 && name[0] == recordNode {
+		return recordKey{kind: recordNode, index: binary.BigEndian.Uint32(name[1:])}, nil
+	}
 	if len(name) < 9 {
 		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
 	}
 	k.epoch, k.kind = binary.BigEndian.Uint64(name), name[8]
 	switch k.kind {
-	case recordReceiving, recordTree, recordKeys, recordSubtree, recordHandshake, recordApplication, recordProposal:
+	case recordReceiving, recordLeaves, recordKeys, recordSubtree, recordHandshake, recordApplication, recordProposal:
 	default:
 		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
 	}
@@ -171,13 +178,33 @@ func (d *dirtySet) epochBegins(e *epoch, t *secretTree) {
 	n := e.context.Epoch
 	d.add(recordKey{kind: recordGroup})
 	d.add(recordKey{n, recordReceiving, 0})
-	d.add(recordKey{n, recordTree, 0})
 	d.add(recordKey{n, recordKeys, 0})
 	d.secretTree(e, t)
 }
 
-// epochEnds notes what may go when an epoch becomes a past one.
+// tree notes the nodes in which two trees differ. The first may be nil.
+func (d *dirtySet) tree(old, next *ratchetTree) {
+	var before []treeNode
+	if old != nil {
+		before = old.nodes
+	}
+	for x := range max(len(before), len(next.nodes)) {
+		var a, b treeNode
+		if x < len(before) {
+			a = before[x]
+		}
+		if x < len(next.nodes) {
+			b = next.nodes[x]
+		}
+		if !a.same(&b) {
+			d.add(recordKey{0, recordNode, uint32(x)})
+		}
+	}
+}
+
+// epochEnds notes what comes and goes when an epoch becomes a past one.
 func (d *dirtySet) epochEnds(e *epoch, t *secretTree) {
+	d.add(recordKey{e.context.Epoch, recordLeaves, 0})
 	d.add(recordKey{e.context.Epoch, recordKeys, 0})
 	t.each(func(l LeafIndex, kind ratchetKind) {
 		if kind == handshake || l == e.self {
@@ -189,7 +216,7 @@ func (d *dirtySet) epochEnds(e *epoch, t *secretTree) {
 func (d *dirtySet) epochForgotten(p *pastEpoch) {
 	n := p.epoch.context.Epoch
 	d.add(recordKey{n, recordReceiving, 0})
-	d.add(recordKey{n, recordTree, 0})
+	d.add(recordKey{n, recordLeaves, 0})
 	d.secretTree(p.epoch, &p.secrets)
 }
 
@@ -219,20 +246,29 @@ func (g *Group) appendRecord(b []byte, k recordKey) []byte {
 		b = codec.AppendU16(b, uint16(g.cur.s.id))
 		return codec.AppendU64(b, g.cur.context.Epoch)
 	}
+	if k.kind == recordNode {
+		if nodes := g.cur.tree.nodes; int(k.index) < len(nodes) && !nodes[k.index].blank() {
+			return nodes[k.index].encode(b)
+		}
+		return nil
+	}
 	e, secrets := g.cur, &g.secrets
+	var past *pastEpoch
 	if k.epoch != e.context.Epoch {
-		past := g.pastEpoch(k.epoch)
-		if past == nil {
+		if past = g.pastEpoch(k.epoch); past == nil {
 			return nil
 		}
 		e, secrets = past.epoch, &past.secrets
 	}
-	current := e == g.cur
+	current := past == nil
 	switch k.kind {
 	case recordReceiving:
 		return e.encodeReceiving(e.encodePublic(b))
-	case recordTree:
-		return e.tree.encode(b)
+	case recordLeaves:
+		if current {
+			return nil
+		}
+		return encodeLeaves(b, past.changed)
 	case recordKeys:
 		if !current {
 			return nil
@@ -427,6 +463,7 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		s       *suite
 		current uint64
 		found   bool
+		nodes   = make(map[nodeIndex]treeNode)
 		epochs  = make(map[uint64]*pastEpoch)
 		pending = make(map[uint32]*pendingProposal)
 	)
@@ -471,18 +508,25 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		if k.kind == recordGroup {
 			continue
 		}
-		if k.epoch > current || k.epoch != current && (k.kind == recordKeys || k.kind == recordProposal) {
+		r := codec.NewReader(rec.Value)
+		readRecordVersion(r)
+		if k.kind == recordNode {
+			nodes[nodeIndex(k.index)] = decodeTreeNode(r, rec.Value, nodeIndex(k.index))
+			if err := r.Done(); err != nil {
+				return nil, fmt.Errorf("%v: %w", rec, corrupt(err))
+			}
+			continue
+		}
+		if k.epoch > current || k.epoch != current && (k.kind == recordKeys || k.kind == recordProposal) || k.epoch == current && k.kind == recordLeaves {
 			return nil, fmt.Errorf("%w: %v belongs to no epoch", ErrCorrupt, rec)
 		}
 		p := epoch(k.epoch)
-		r := codec.NewReader(rec.Value)
-		readRecordVersion(r)
 		switch k.kind {
 		case recordReceiving:
 			p.epoch.decodePublic(r)
 			p.epoch.decodeReceiving(r)
-		case recordTree:
-			p.epoch.tree = decodeTree(s, r)
+		case recordLeaves:
+			p.changed = decodeLeaves(r)
 		case recordKeys:
 			p.epoch.decodeSecret(r)
 		case recordSubtree:
@@ -506,17 +550,37 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 			return nil, fmt.Errorf("%v: %w", rec, corrupt(err))
 		}
 	}
+	if epochs[current] == nil {
+		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
+	}
+	tree, err := storedTree(s, nodes)
+	if err != nil {
+		return nil, err
+	}
+	tree.hashLeaves()
+	if !bytes.Equal(tree.rootHash(), epochs[current].epoch.context.TreeHash) {
+		return nil, fmt.Errorf("%w: the tree is another", ErrCorrupt)
+	}
+	epochs[current].epoch.tree = tree
+	// Past epochs are without a gap; of their trees the leaves are left.
+	for n := current - 1; len(epochs) > 1; n-- {
+		p := epochs[n]
+		if p == nil {
+			break
+		}
+		if tree = tree.before(p.changed); tree == nil {
+			return nil, fmt.Errorf("%w: leaves of epoch %d", ErrCorrupt, n)
+		}
+		p.epoch.tree = tree
+	}
 	for _, f := range later {
 		if err := f(); err != nil {
 			return nil, err
 		}
 	}
-	if epochs[current] == nil {
-		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
-	}
 	g := &Group{config: config}
 	for n, p := range epochs {
-		if p.epoch.tree == nil || p.epoch.encoded == nil || p.epoch.context.Epoch != n || p.epoch.context.Suite != s.id {
+		if p.epoch.tree == nil || p.epoch.encoded == nil || n != current && p.changed == nil || p.epoch.context.Epoch != n || p.epoch.context.Suite != s.id {
 			return nil, fmt.Errorf("%w: epoch %d is incomplete", ErrCorrupt, n)
 		}
 		if p.epoch.tree.leaf(p.epoch.self) == nil || len(p.epoch.secrets.senderData) != s.nh || len(p.epoch.secrets.resumption) != s.nh ||

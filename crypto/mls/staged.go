@@ -122,12 +122,11 @@ func (s *Staged) Merge(g *Group) (*Group, error) {
 	if g == nil || !bytes.Equal(s.base.encode(nil), g.cur.encoded) {
 		return nil, fmt.Errorf("merge commit: %w", ErrStale)
 	}
-	next := begun(&config, s.next, s.secrets)
-	next.dirty = g.dirty.clone()
+	next := &Group{config: &config, cur: s.next, secrets: s.secrets, dirty: g.dirty.clone()}
 	for i := range g.pending {
 		next.dirty.pending(g.cur, i)
 	}
-	old := pastEpoch{g.cur.over(), g.secrets.receiving(g.cur.self)}
+	old := pastEpoch{g.cur.over(), g.secrets.receiving(g.cur.self), g.cur.tree.changedLeaves(s.next.tree)}
 	next.dirty.epochEnds(g.cur, &g.secrets)
 	next.past = slices.Insert(slices.Clone(g.past), 0, old)
 	for len(next.past) > config.PastEpochs {
@@ -136,6 +135,7 @@ func (s *Staged) Merge(g *Group) (*Group, error) {
 		next.past = next.past[:last]
 	}
 	next.dirty.epochBegins(s.next, &s.secrets)
+	next.dirty.tree(g.cur.tree, s.next.tree)
 	return next, nil
 }
 
