@@ -65,7 +65,8 @@ var (
 	// ErrNotForUs is returned by Join for a welcome that names another key package.
 	ErrNotForUs = errors.New("welcome for another key package")
 
-	// ErrRemoved is returned by Merge for a commit that removes this member.
+	// ErrRemoved is returned by Merge and Export of a staged commit that removes
+	// this member.
 	ErrRemoved = errors.New("removed from the group")
 
 	// ErrReInit is returned for an operation on a group that a ReInit proposal

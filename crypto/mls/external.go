@@ -92,6 +92,20 @@ func (g *Group) GroupInfo(withTree bool) ([]byte, error) {
 	return info.encode(appendMessageHeader(nil, wireGroupInfo)), nil
 }
 
+// PeekGroupInfo reads the context in a group info, an MLSMessage, without verifying
+// it: for instance to see of which suite one's signer must be.
+func PeekGroupInfo(info []byte) (GroupContext, error) {
+	r, err := readMessageOf(bytes.Clone(info), wireGroupInfo)
+	if err != nil {
+		return GroupContext{}, err
+	}
+	i := decodeGroupInfo(r)
+	if err := r.Done(); err != nil {
+		return GroupContext{}, fmt.Errorf("read group info: %w", err)
+	}
+	return i.context, nil
+}
+
 // ExternalJoinOptions says how a device joins by itself.
 type ExternalJoinOptions struct {
 	Credential        Credential

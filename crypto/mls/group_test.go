@@ -454,6 +454,15 @@ func twoPeople(t *testing.T, id Suite) {
 	if _, err := got.Staged.Merge(ben.g); !errors.Is(err, ErrRemoved) {
 		t.Errorf("merging one's removal: %v", err)
 	}
+	// Who does not look whether he is removed finds nothing, and does not fall.
+	r := got.Staged
+	if _, err := r.Export("x", nil, 32); !errors.Is(err, ErrRemoved) {
+		t.Errorf("exporting from an epoch without oneself: %v", err)
+	}
+	_, found := r.Member(0)
+	if found || r.Roster() != nil || r.RatchetTree() != nil || r.EpochAuthenticator() != nil || r.Context().GroupID != nil || r.Epoch() != ben.g.Epoch()+1 {
+		t.Error("something of an epoch without oneself")
+	}
 	if again, err := ParseStaged(ben.config, got.Staged.Marshal()); err != nil || !again.RemovesSelf() {
 		t.Errorf("a stored removal: %v", err)
 	}
@@ -1368,6 +1377,9 @@ func TestExternalJoin(t *testing.T) {
 			t.Helper()
 			info, err := from.g.GroupInfo(withTree)
 			from.check(err)
+			if c, err := PeekGroupInfo(info); err != nil || c.Suite != from.g.Suite() || c.Epoch != from.g.Epoch() {
+				t.Errorf("PeekGroupInfo = %v, %v", c, err)
+			}
 			if !withTree {
 				o.RatchetTree = from.g.RatchetTree()
 			}
@@ -1622,6 +1634,12 @@ func TestMessagesForOthers(t *testing.T) {
 	k := ds[0].bundle().KeyPackage().Message()
 	if _, err := Peek(k); err == nil {
 		t.Error("a key package is for a group")
+	}
+	if p, err := ParseKeyPackageMessage(k); err != nil || p.Verify() != nil || !bytes.Equal(p.Message(), k) {
+		t.Errorf("ParseKeyPackageMessage: %v", err)
+	}
+	if _, err := ParseKeyPackageMessage(msg); err == nil {
+		t.Error("an application message is a key package")
 	}
 	ds[0].refuses(k, ErrInvalid)
 	ds[0].refuses([]byte{0, 2, 0, 1}, ErrUnsupported)

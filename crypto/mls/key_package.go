@@ -80,6 +80,14 @@ func ParseKeyPackage(b []byte) (*KeyPackage, error) {
 	return k, nil
 }
 
+// ParseKeyPackageMessage is ParseKeyPackage for an MLSMessage.
+func ParseKeyPackageMessage(msg []byte) (*KeyPackage, error) {
+	if _, err := readMessageOf(msg, wireKeyPackage); err != nil {
+		return nil, err
+	}
+	return ParseKeyPackage(msg[messageHeaderLen:])
+}
+
 // Verify checks the key package as Section 10.1 demands, except for the
 // credential, the lifetime and what depends on a group.
 func (k *KeyPackage) Verify() error {

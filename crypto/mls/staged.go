@@ -42,7 +42,12 @@ func (s *Staged) Welcome() []byte { return s.welcome }
 
 // RatchetTree returns the tree of the new epoch, for who joins by a welcome or
 // group info without it.
-func (s *Staged) RatchetTree() []byte { return s.next.tree.encode(nil) }
+func (s *Staged) RatchetTree() []byte {
+	if s.next == nil {
+		return nil
+	}
+	return s.next.tree.encode(nil)
+}
 
 // Proposals returns what the commit changes, in its order.
 func (s *Staged) Proposals() []CommittedProposal { return s.proposals }
@@ -70,32 +75,54 @@ func (s *Staged) AuthenticatedData() []byte { return s.authData }
 func (s *Staged) Added() []LeafIndex { return s.added }
 
 // RemovesSelf reports whether the commit removes this member. Then there is no new
-// epoch to look into, and Merge returns ErrRemoved.
+// epoch to look into: Merge and Export return ErrRemoved, and the other methods about
+// it nothing.
 func (s *Staged) RemovesSelf() bool { return s.removesSelf }
 
 // OldContext returns the context of the epoch that the commit is from.
 func (s *Staged) OldContext() GroupContext { return s.base }
 
 // Context returns the context of the new epoch.
-func (s *Staged) Context() GroupContext { return s.next.context }
+func (s *Staged) Context() GroupContext {
+	if s.next == nil {
+		return GroupContext{}
+	}
+	return s.next.context
+}
 
 // Epoch returns the number of the new epoch.
-func (s *Staged) Epoch() uint64 { return s.next.context.Epoch }
+func (s *Staged) Epoch() uint64 { return s.base.Epoch + 1 }
 
 // Roster returns the members of the new epoch.
-func (s *Staged) Roster() []Member { return s.next.tree.roster() }
+func (s *Staged) Roster() []Member {
+	if s.next == nil {
+		return nil
+	}
+	return s.next.tree.roster()
+}
 
 // Member returns the member at leaf in the new epoch.
 func (s *Staged) Member(leaf LeafIndex) (*LeafNode, bool) {
+	if s.next == nil {
+		return nil, false
+	}
 	l := s.next.tree.leaf(leaf)
 	return l, l != nil
 }
 
 // EpochAuthenticator is [Group.EpochAuthenticator] of the new epoch.
-func (s *Staged) EpochAuthenticator() []byte { return bytes.Clone(s.next.secrets.authenticator) }
+func (s *Staged) EpochAuthenticator() []byte {
+	if s.next == nil {
+		return nil
+	}
+	return bytes.Clone(s.next.secrets.authenticator)
+}
 
 // Export is [Group.Export] of the new epoch.
 func (s *Staged) Export(label string, context []byte, length int) ([]byte, error) {
+	if s.next == nil {
+		return nil, fmt.Errorf("export %q: %w", label, ErrRemoved)
+	}
 	return s.next.s.export(s.next.secrets.exporter, label, context, length)
 }
 
