@@ -20,7 +20,7 @@ var contactStates = map[uint8]string{
 }
 
 func showContact(c *store.Contact) Contact {
-	out := Contact{ID: identity.AccountID(c.Account).String(), Name: c.Name, Profile: c.Profile, State: contactStates[c.State], Reason: c.Reason,
+	out := Contact{ID: identity.AccountID(c.Account).String(), Name: c.Name, Profile: c.Profile, State: contactStates[c.State], Reason: c.Reason, Cause: c.Cause,
 		Blocked: c.Blocked, Verified: c.Verified, Since: c.Since.UTC()}
 	if len(c.Group) > 0 {
 		out.Conversation = groupID(c.Group)

@@ -120,7 +120,11 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 func (n *Node) takeUp(group []byte) {
 	n.task(fmt.Sprintf("take up %x", group[:8]), func(context.Context) error {
 		var rec store.Conversation
-		if err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err }); err != nil {
+		err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err })
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		n.startOwner(rec)
@@ -226,8 +230,17 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if them == n.account.ID() {
 		return nil, passOver("a request of one's own account")
 	}
-	if old, err := tx.Contact(them); err == nil && old.State == store.ContactEstablished {
+	switch old, err := tx.Contact(them); {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	case old.State == store.ContactEstablished:
 		return nil, n.notice(tx, old.Name+" has opened an invite and is a contact already.")
+	case len(old.Group) > 0: // one more try after a first of which nothing came
+		if err := tx.DeleteConversation(old.Group); err != nil {
+			return nil, err
+		}
+		n.endOwner(old.Group)
 	}
 
 	// The group, of this device alone at first.
@@ -235,11 +248,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	var random [32]byte = random32()
-	sec, err := q.Secrets(random)
-	if err != nil {
-		return nil, err
-	}
+	sec := q.Secrets()
 	var packages []mls.Proposal
 	for i, raw := range q.KeyPackages {
 		kp, err := mls.ParseKeyPackage(raw)
@@ -283,13 +292,15 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 
 	// The answer.
-	answer, err := q.Accept(handshake.ContactAccept{Random: random, Welcome: staged.Welcome(), Name: n.device.Name})
+	// Their devices may be too many for one, and their inbox's key may be one to which
+	// nothing can be sealed: that stops no other letter.
+	answer, err := q.Accept(handshake.ContactAccept{Welcome: staged.Welcome(), Name: n.device.Name})
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	entry, err := envelope.SealLetter(q.Inbox.SealingKey, q.Inbox.Mailbox, envelope.ContactAccept, answer)
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	theirs, err := wire.ReadAddress(q.Inbox.Relay)
 	if err != nil {
@@ -316,7 +327,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 func pskOf(s handshake.Secrets) mls.PSKs {
 	return func(id mls.PreSharedKeyID) ([]byte, error) {
 		if id.Type == mls.PSKExternal && string(id.ID) == string(s.PSKID) {
-			return s.PSK, nil
+			return s.PSK(), nil
 		}
 		return nil, mls.ErrMissingPSK
 	}
@@ -333,7 +344,7 @@ func (n *Node) newConversation(tx *store.Tx, rec *store.Conversation, c *store.C
 
 // answer joins the group that an inviter has made.
 func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
-	request, message, err := handshake.ParseAcceptBody(body)
+	b, err := handshake.ParseAcceptBody(body)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
@@ -343,7 +354,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 	}
 	var a *store.Acceptance
 	for i := range all {
-		if all[i].Request == request && (all[i].Step == store.AcceptWaiting || all[i].Step == store.AcceptSending) {
+		if all[i].Request == b.RequestHash && (all[i].Step == store.AcceptWaiting || all[i].Step == store.AcceptSending) {
 			a = &all[i]
 		}
 	}
@@ -361,10 +372,10 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		if missing != nil {
 			return nil, missing
 		}
-		c.Reason = "an answer came that does not hold (" + err.Error() + "); waiting for the true one"
+		c.Reason, c.Cause = "an answer came that does not hold ("+err.Error()+"); waiting for the true one", CauseNotTrusted
 		return nil, errors.Join(tx.PutContact(&c), n.noteContact(tx, c.Account))
 	}
-	acc, sec, err := state.Finish(message)
+	acc, sec, err := state.Finish(b)
 	if err != nil {
 		return bad(err)
 	}
@@ -408,7 +419,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	waited := waitingGroup(a.ID)
-	c.Account, c.Profile, c.State, c.Reason, c.Group = them, acc.Name, store.ContactPending, "joining", group
+	c.Account, c.Profile, c.State, c.Reason, c.Cause, c.Group = them, acc.Name, store.ContactPending, "joining", "", group
 	a.Step, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptDone, nil, nil, nil, ""
 	rec := &store.Conversation{Group: group, Contact: them, Relay: at.String(), Mailbox: ref.Mailbox, BaseEpoch: ref.BaseEpoch, Since: n.clock()}
 	// The first thing is an update of the path: the key package has been in others' hands.

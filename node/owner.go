@@ -25,6 +25,7 @@ import (
 type owner struct {
 	n     *Node
 	group []byte
+	stop  context.CancelFunc // ends the goroutines
 
 	turns sync.Mutex // held for a turn
 	state *ownerState
@@ -59,11 +60,17 @@ func (n *Node) startOwner(rec store.Conversation) {
 		n.mu.Unlock()
 		return
 	}
+	if n.running == nil {
+		n.mu.Unlock()
+		return
+	}
+	var ctx context.Context
+	ctx, o.stop = context.WithCancel(n.running)
 	n.owners[string(rec.Group)] = o
 	n.mu.Unlock()
-	n.spawn(o.wait)
-	n.spawn(o.post)
-	n.spawn(o.read)
+	for _, run := range []func(context.Context){o.wait, o.post, o.read} {
+		n.spawn(func(context.Context) { run(ctx) })
+	}
 }
 
 // ownerOf returns a conversation's owner, or nil if the node does not run.
@@ -72,6 +79,9 @@ func (n *Node) ownerOf(group []byte) *owner {
 	defer n.mu.Unlock()
 	return n.owners[string(group)]
 }
+
+// errGone ends a conversation's goroutines: it has been deleted.
+var errGone = errors.New("the conversation is gone")
 
 // load reads the state from the vault.
 func (o *owner) load(tx *store.Tx) (*ownerState, error) {
@@ -146,6 +156,12 @@ func (o *owner) do(f func(t *turn) error) error {
 	lost := o.n.lost.Load()
 	var t *turn
 	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
+		// What was deleted is not written again by a turn that remembers it.
+		if _, err := tx.Conversation(o.group); errors.Is(err, store.ErrNotFound) {
+			return errGone
+		} else if err != nil {
+			return err
+		}
 		if o.state == nil || o.lost != lost {
 			s, err := o.load(tx)
 			if err != nil {
@@ -159,6 +175,10 @@ func (o *owner) do(f func(t *turn) error) error {
 		}
 		return t.save()
 	}))
+	if errors.Is(err, errGone) {
+		o.state = nil
+		o.stop()
+	}
 	if err != nil {
 		return apiError(err)
 	}
@@ -433,7 +453,7 @@ func (t *turn) opened() error {
 	if err != nil {
 		return err
 	}
-	c.State, c.Reason = store.ContactEstablished, ""
+	c.State, c.Reason, c.Cause = store.ContactEstablished, "", ""
 	return errors.Join(t.tx.PutContact(&c), t.n.noteContact(t.tx, c.Account), t.n.noteConversation(t.tx, t.o.group))
 }
 
@@ -778,8 +798,6 @@ func (o *owner) read(ctx context.Context) {
 			if err == nil {
 				return
 			}
-		case errors.Is(err, store.ErrNotFound):
-			return // the conversation is gone
 		}
 		o.setReading(err.Error(), false)
 		o.n.log.Debug("a conversation is not read", "err", err)
@@ -859,7 +877,7 @@ func (o *owner) post(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		s, err := o.snapshot()
 		if err != nil {
-			if errors.Is(err, store.ErrNotFound) || !pause(ctx, failures, o.kick) {
+			if !pause(ctx, failures, o.kick) {
 				return
 			}
 			failures++
@@ -880,7 +898,10 @@ func (o *owner) post(ctx context.Context) {
 		}
 		if in != nil {
 			if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
-				again = true // the same again: the relay knows the entry by its hash
+				// The core may not have heard: the same again, which the relay
+				// knows by its hash.
+				o.release(out.Hash)
+				again = true
 			}
 		}
 		if !again {

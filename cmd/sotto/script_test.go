@@ -16,11 +16,22 @@ import (
 	"sotto/node/api"
 )
 
+// tests removes what they have built.
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	defer os.RemoveAll(programs)
+	return t.M.Run()
+}
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tests{m}, map[string]func(){
 		"sotto": func() {
-			if os.Getenv("ENGINE") == "real" {
+			switch os.Getenv("ENGINE") {
+			case "real":
 				os.Exit(start(program{}))
+			case "quick":
+				os.Exit(start(program{quick: true, free: freeAsTold(os.Getenv("FREE"))}))
 			}
 			os.Exit(start(fake{}))
 		},

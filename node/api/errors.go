@@ -48,6 +48,7 @@ var codes = []struct {
 	{node.ErrDiskFull, "disk_full", http.StatusInsufficientStorage},
 	{node.ErrBusy, "busy", http.StatusConflict},
 	{node.ErrDamaged, "damaged", http.StatusInternalServerError},
+	{node.ErrNewer, "newer", http.StatusInternalServerError},
 	{node.ErrFrozen, "frozen", http.StatusConflict},
 	{node.ErrBlocked, "blocked", http.StatusConflict},
 	{context.DeadlineExceeded, codeTimeout, http.StatusGatewayTimeout},

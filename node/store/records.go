@@ -259,6 +259,7 @@ type Contact struct {
 	Profile  string
 	State    uint8
 	Reason   string
+	Cause    string // of the reason; see package node
 	Blocked  bool
 	Verified bool
 	Log      [][]byte // account log as far as it is known
@@ -272,6 +273,7 @@ func (c *Contact) fields(f *codec.Fields) {
 	text(f, &c.Profile)
 	f.U8(&c.State)
 	text(f, &c.Reason)
+	text(f, &c.Cause)
 	f.Flag(&c.Blocked)
 	f.Flag(&c.Verified)
 	blobs(f, &c.Log)

@@ -40,6 +40,16 @@ type Options struct {
 	NeedTicket bool     // without a ticket nothing is created
 	Small      bool     // for a few people: a relay inside a node
 	Logger     *slog.Logger
+
+	// Watch, if set, puts something between the server and its store: through it goes
+	// everything that a relay gets to see of mailboxes and slots. For demonstrations.
+	Watch func(Store) Store
+}
+
+// Store is what a relay keeps things in.
+type Store interface {
+	mailbox.Store
+	mailbox.Slots
 }
 
 // DefaultListen is where a relay listens that is told nothing.
@@ -89,7 +99,11 @@ func Start(home string, o Options) (*Instance, error) {
 		}
 		return nil, fmt.Errorf("start relay: %w", err)
 	}
-	in.server = New(Config{Key: k, Store: in.store, Slots: in.store, Logger: o.Logger,
+	var store Store = in.store
+	if o.Watch != nil {
+		store = o.Watch(store)
+	}
+	in.server = New(Config{Key: k, Store: store, Slots: store, Logger: o.Logger,
 		Sessions: sessions, Bytes: held, Policy: access.Policy{Tickets: in.tickets, NeedTicket: o.NeedTicket}})
 	in.listener, err = transport.Listen(transport.Config{Key: k, Listen: o.Listen, Announce: o.Announce, MaxConns: sessions})
 	if err == nil {
