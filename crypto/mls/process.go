@@ -135,13 +135,15 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 	}
 	if p.kind == ContentCommit {
 		a.content.groupID, a.content.authData = e.context.GroupID, out.AuthenticatedData
-		out.Staged, err = g.receive(a, o.PSK)
-		return out, err
+		if out.Staged, err = g.receive(a, o.PSK); err != nil {
+			return nil, &SenderError{out.Sender, err}
+		}
+		return out, nil
 	}
 	if p.kind == ContentProposal {
 		a.content.groupID, a.content.authData = e.context.GroupID, out.AuthenticatedData
 		if err := g.receiveProposal(a, out); err != nil {
-			return nil, err
+			return nil, &SenderError{out.Sender, err}
 		}
 	} else {
 		out.Content, out.Generation = a.content.application, data.generation
@@ -227,10 +229,14 @@ func (g *Group) processPublic(r *codec.Reader, msg []byte, o *ProcessOptions) (*
 		return nil, ErrOwnMessage
 	}
 	if f.kind == ContentProposal {
-		return out, g.receiveProposal(a, out)
+		err = g.receiveProposal(a, out)
+	} else {
+		out.Staged, err = g.receive(a, o.PSK)
 	}
-	out.Staged, err = g.receive(a, o.PSK)
-	return out, err
+	if err != nil {
+		return nil, &SenderError{out.Sender, err}
+	}
+	return out, nil
 }
 
 // signatureKeyOf returns the key that signs for the sender of f (Section 6.1).
