@@ -132,7 +132,7 @@ func (s *suite) encapsulateInit(externalPub []byte) (kemOutput, initSecret []byt
 	}
 	kemOutput, sender, err := hpke.NewSender(pub, s.hkdf, s.aead, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%w: external key: %w", ErrInvalid, err)
 	}
 	initSecret, err = sender.Export(externalInitLabel, s.nh)
 	return kemOutput, initSecret, err

@@ -326,7 +326,51 @@ func (s *suite) checkPublicKey(key []byte) error {
 	if _, err := s.kem.NewPublicKey(key); err != nil {
 		return errPublicKey
 	}
+	// The suites with Ed25519 are those with X25519, in X-Wing at the end of the key.
+	if s.curve == nil && lowOrder([32]byte(key[len(key)-32:])) {
+		return errPublicKey
+	}
 	return nil
+}
+
+// lowOrder reports whether an X25519 public key is of low order: its product with any
+// private key is zero, so that encrypting to it fails (RFC 7748, Section 6.1). In a
+// tree it would keep every other member from committing.
+func lowOrder(key [32]byte) bool {
+	key[31] &= 0x7f // which does not count
+	for i := range lowOrderPoints {
+		if key == lowOrderPoints[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// lowOrderPoints are the u-coordinates of the points whose order divides 8, of the curve
+// and of its twist, with those that are not reduced: 0, 1, two of order 8, p-1, p, p+1.
+var lowOrderPoints = [...][32]byte{
+	{},
+	{1},
+	{
+		0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+		0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+	},
+	{
+		0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+		0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+	},
+	nearP(0xec),
+	nearP(0xed),
+	nearP(0xee),
+}
+
+// nearP returns the number next to p = 2^255 - 19 whose lowest byte is low.
+func nearP(low byte) (b [32]byte) {
+	for i := range b {
+		b[i] = 0xff
+	}
+	b[0], b[31] = low, 0x7f
+	return b
 }
 
 // hpkeCiphertext is HPKECiphertext of Section 7.6.
@@ -360,7 +404,7 @@ func (s *suite) encrypt(key, context, plaintext []byte) (c hpkeCiphertext, err e
 	}
 	enc, sender, err := hpke.NewSender(pub, s.hkdf, s.aead, context)
 	if err != nil {
-		return c, err
+		return c, fmt.Errorf("%w: encrypt to a public key: %w", ErrInvalid, err)
 	}
 	ct, err := sender.Seal(nil, plaintext)
 	return hpkeCiphertext{enc, ct}, err
