@@ -41,6 +41,10 @@ func (p *updatePath) encode(b []byte) []byte {
 func decodeUpdatePath(r *codec.Reader) *updatePath {
 	p := &updatePath{leaf: decodeLeafNode(r)}
 	r.Each(maxVec, func(r *codec.Reader) {
+		if leafCount(1)<<len(p.nodes) >= maxLeaves {
+			tooMany(r, "nodes of a path", len(p.nodes))
+			return
+		}
 		n := updatePathNode{key: r.Vec(maxVec)}
 		r.Each(maxVec, func(r *codec.Reader) { n.secrets = append(n.secrets, decodeHPKECiphertext(r)) })
 		p.nodes = append(p.nodes, n)
@@ -80,6 +84,10 @@ func (c *commit) encode(b []byte) []byte {
 func decodeCommit(r *codec.Reader) *commit {
 	c := &commit{}
 	r.Each(maxVec, func(r *codec.Reader) {
+		if len(c.proposals) == maxProposals {
+			tooMany(r, "proposals in a commit", maxProposals)
+			return
+		}
 		switch kind := r.U8(); kind {
 		case 1:
 			c.proposals = append(c.proposals, proposalOrRef{proposal: decodeProposal(r)})

@@ -33,6 +33,10 @@ func ParseExternalSenders(data []byte) (out []ExternalSender, err error) {
 	}
 	r := codec.NewReader(data)
 	r.Each(maxVec, func(r *codec.Reader) {
+		if len(out) == maxExternalSenders {
+			tooMany(r, "external senders", maxExternalSenders)
+			return
+		}
 		s := ExternalSender{SignatureKey: r.Vec(maxVec)}
 		s.Credential.decode(r)
 		out = append(out, s)

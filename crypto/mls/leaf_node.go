@@ -13,6 +13,19 @@ import (
 // reads: 16 MiB. A tree of 1,000 leaves with X-Wing keys takes 3.
 const maxVec = 1 << 24
 
+// Lists whose elements may be as short as a byte or two take many times their
+// length in memory. More of them than anyone needs are not read.
+const (
+	maxCertificates    = 1 << 7
+	maxExtensions      = 1 << 10
+	maxExternalSenders = 1 << 10
+)
+
+// tooMany ends the reading of a list that has n elements already.
+func tooMany(r *codec.Reader, what string, n int) {
+	r.Take(fmt.Errorf("%w: more than %d %s", ErrUnsupported, n, what))
+}
+
 // version is mls10, the only protocol version.
 const version = 1
 
@@ -61,7 +74,13 @@ func (c *Credential) decode(r *codec.Reader) {
 	case CredentialBasic:
 		c.Identity = r.Vec(maxVec)
 	case CredentialX509:
-		r.Each(maxVec, func(r *codec.Reader) { c.Certificates = append(c.Certificates, r.Vec(maxVec)) })
+		r.Each(maxVec, func(r *codec.Reader) {
+			if len(c.Certificates) == maxCertificates {
+				tooMany(r, "certificates in a credential", maxCertificates)
+				return
+			}
+			c.Certificates = append(c.Certificates, r.Vec(maxVec))
+		})
 	default:
 		// The length of what follows is not known, so there is no skipping it.
 		if r.Err() == nil {
@@ -116,6 +135,10 @@ func (x Extensions) encode(b []byte) []byte {
 
 func decodeExtensions(r *codec.Reader) (x Extensions) {
 	r.Each(maxVec, func(r *codec.Reader) {
+		if len(x) == maxExtensions {
+			tooMany(r, "extensions", maxExtensions)
+			return
+		}
 		x = append(x, Extension{ExtensionType(r.U16()), r.Vec(maxVec)})
 	})
 	if r.Err() == nil {

@@ -61,6 +61,8 @@ const (
 	tagSize   = 16
 	maxHash   = sha512.Size
 	maxKey    = 32
+
+	minKEMOutput = 32 // of X25519
 )
 
 var suites = []*suite{
@@ -381,7 +383,11 @@ func (c *hpkeCiphertext) encode(b []byte) []byte {
 }
 
 func decodeHPKECiphertext(r *codec.Reader) hpkeCiphertext {
-	return hpkeCiphertext{r.Vec(maxVec), r.Vec(maxVec)}
+	c := hpkeCiphertext{r.Vec(maxVec), r.Vec(maxVec)}
+	if r.Err() == nil && (len(c.kemOutput) < minKEMOutput || len(c.ciphertext) < tagSize) {
+		r.Fail("ciphertext of %d bytes with a KEM output of %d", len(c.ciphertext), len(c.kemOutput))
+	}
+	return c
 }
 
 func encryptContext(name string, context []byte) []byte {
