@@ -487,7 +487,7 @@ func (t *ratchetTree) checkUnmerged() error {
 // under it (Section 7.9.2): each has exactly one descendant whose parent hash
 // confirms it, and so, going on from there, a chain down to one leaf.
 func (t *ratchetTree) checkParentHashes() error {
-	var candidates []nodeIndex
+	var resolution []nodeIndex
 	for x := nodeIndex(1); int(x) < len(t.nodes); x += 2 {
 		p := t.nodes[x].parent
 		if p == nil {
@@ -496,16 +496,17 @@ func (t *ratchetTree) checkParentHashes() error {
 		found := 0
 		for _, side := range [2][2]nodeIndex{{x.left(), x.right()}, {x.right(), x.left()}} {
 			child, sibling := side[0], side[1]
-			want := t.parentHash(p, t.hashWithout(sibling, p.unmerged))
-			candidates = t.resolution(candidates[:0], child, nil)
-			for i, d := range candidates {
-				n := &t.nodes[d]
-				if n.leaf != nil && n.leaf.Source != SourceCommit || !bytes.Equal(n.parentHash(), want) {
-					continue
-				}
-				if t.restIsUnmerged(candidates, i, child, p.unmerged) {
-					found++
-				}
+			resolution = t.resolution(resolution[:0], child, nil)
+			d, ok := merged(resolution, child, p.unmerged)
+			if !ok {
+				continue
+			}
+			n := &t.nodes[d]
+			if n.leaf != nil && n.leaf.Source != SourceCommit {
+				continue
+			}
+			if bytes.Equal(n.parentHash(), t.parentHash(p, t.hashWithout(sibling, p.unmerged))) {
+				found++
 			}
 		}
 		if found != 1 {
@@ -515,30 +516,27 @@ func (t *ratchetTree) checkParentHashes() error {
 	return nil
 }
 
-// restIsUnmerged reports whether resolution without its element i is what of
-// unmerged lies under child.
-func (t *ratchetTree) restIsUnmerged(resolution []nodeIndex, i int, child nodeIndex, unmerged []LeafIndex) bool {
-	under := 0
-	for _, l := range unmerged {
-		if child.contains(l.node()) {
-			under++
-		}
+// merged returns the one node of a resolution, that of child, which is left when the
+// leaves in unmerged are taken away, if there is one and nothing of unmerged under
+// child is outside the resolution.
+func merged(resolution []nodeIndex, child nodeIndex, unmerged []LeafIndex) (d nodeIndex, ok bool) {
+	from, _ := slices.BinarySearch(unmerged, child.first().leaf())
+	to, _ := slices.BinarySearch(unmerged, child.last().leaf()+1)
+	if to-from != len(resolution)-1 {
+		return 0, false
 	}
-	if under != len(resolution)-1 {
-		return false
+	for _, x := range resolution {
+		if x.isLeaf() {
+			if _, found := slices.BinarySearch(unmerged, x.leaf()); found {
+				continue
+			}
+		}
+		if ok {
+			return 0, false
+		}
+		d, ok = x, true
 	}
-	for j, x := range resolution {
-		if j == i {
-			continue
-		}
-		if !x.isLeaf() {
-			return false
-		}
-		if _, found := slices.BinarySearch(unmerged, x.leaf()); !found {
-			return false
-		}
-	}
-	return true
+	return d, ok
 }
 
 // checkUnique verifies that no encryption key occurs twice in the tree and no
