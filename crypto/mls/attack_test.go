@@ -610,6 +610,7 @@ func TestMalformedWelcomeOfInsider(t *testing.T) {
 		{"a group that continues two", func(w *forgedWelcome) {
 			id := PreSharedKeyID{Type: PSKResumption, Usage: ResumptionBranch, Nonce: make([]byte, 32)}
 			w.secrets.psks = []PreSharedKeyID{id, id}
+			w.psk = s.pskSecret([]preSharedKey{{id, []byte("resumed")}, {id, []byte("resumed")}})
 		}, nil, ErrInvalid},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -619,7 +620,13 @@ func TestMalformedWelcomeOfInsider(t *testing.T) {
 			c.ValidateCredential = func(leaf, old *LeafNode) error { judged++; return nil }
 			var err error
 			size := allocated(func() {
-				_, err = Join(c, welcome, b, &JoinOptions{PSK: func(PreSharedKeyID) ([]byte, error) { looked++; return nil, ErrMissingPSK }})
+				_, err = Join(c, welcome, b, &JoinOptions{PSK: func(id PreSharedKeyID) ([]byte, error) {
+					if id.Type == PSKResumption {
+						return []byte("resumed"), nil
+					}
+					looked++
+					return nil, ErrMissingPSK
+				}})
 			})
 			if !errors.Is(err, tt.want) {
 				t.Errorf("Join = %v, want %v", err, tt.want)

@@ -607,11 +607,12 @@ func lifeSetting(t *testing.T, name string, def int) int {
 	return n
 }
 
-// Whatever ten thousand random things happen to a group, all members of an epoch agree, read
-// what they should, once, and who was removed reads nothing more.
+// Whatever ten thousand random things happen to a group, all members of an epoch
+// agree, read what they should, once, and who was removed reads nothing more.
 //
 // SOTTO_MLS_LIFE is how many things, by default 10,000, or 1,000 with the race
-// detector or -short; SOTTO_MLS_LIFE_SEED which.
+// detector or -short, and a tenth of them in a group of X-Wing; SOTTO_MLS_LIFE_SEED
+// which.
 func TestLongLife(t *testing.T) {
 	steps := 10000
 	if raceDetector() || testing.Short() {
@@ -619,9 +620,16 @@ func TestLongLife(t *testing.T) {
 	}
 	steps = lifeSetting(t, "SOTTO_MLS_LIFE", steps)
 	seed := uint64(lifeSetting(t, "SOTTO_MLS_LIFE_SEED", 1))
-	l := &longLife{
-		t: t, seed: seed, rand: mrand.New(mrand.NewPCG(seed, 0x11fe)), suite: X25519AES128,
-		did: make(map[string]int), epochs: make(map[uint64]*lifeEpoch), invited: make(map[string]*lifeMember),
+	for _, tt := range []struct {
+		suite Suite
+		steps int
+	}{{X25519AES128, steps}, {XWing, steps / 10}} {
+		t.Run(tt.suite.String(), func(t *testing.T) {
+			l := &longLife{
+				t: t, seed: seed, rand: mrand.New(mrand.NewPCG(seed, 0x11fe)), suite: tt.suite,
+				did: make(map[string]int), epochs: make(map[uint64]*lifeEpoch), invited: make(map[string]*lifeMember),
+			}
+			l.run(tt.steps)
+		})
 	}
-	l.run(steps)
 }
