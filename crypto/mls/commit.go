@@ -236,6 +236,12 @@ func (e *epoch) sortProposals(c *Config, proposals []CommittedProposal, committe
 	if len(proposals) > maxProposals {
 		return nil, fmt.Errorf("%w: %d proposals in a commit", ErrUnsupported, len(proposals))
 	}
+	// A stranger can make an external commit: its shape comes before its parts.
+	if committer.Type != SenderMember {
+		if err := checkExternal(proposals); err != nil {
+			return nil, err
+		}
+	}
 	err := parallel(len(proposals), func(i int) error {
 		if proposals[i].ByReference {
 			return nil // checked when it became a pending one
@@ -289,22 +295,34 @@ func (e *epoch) sortProposals(c *Config, proposals []CommittedProposal, committe
 			}
 			l.reinit = &v
 		case ExternalInit:
-			if l.externalInit != nil {
-				return nil, fmt.Errorf("%w: two external inits", ErrInvalid)
+			if committer.Type == SenderMember {
+				return nil, fmt.Errorf("%w: external init of a member", ErrInvalid)
 			}
 			l.externalInit = append([]byte{}, v.KEMOutput...)
 		}
 	}
-	if committer.Type == SenderMember {
-		if l.externalInit != nil {
-			return nil, fmt.Errorf("%w: external init of a member", ErrInvalid)
-		}
-		return l, nil
-	}
-	if l.externalInit == nil || len(l.removes) > 1 || len(proposals) != 1+len(l.removes)+len(l.psks) {
-		return nil, fmt.Errorf("%w: proposals that an external commit may not have", ErrInvalid)
-	}
 	return l, nil
+}
+
+// checkExternal verifies of what types the proposals of an external commit are
+// (Section 12.2).
+func checkExternal(proposals []CommittedProposal) error {
+	inits, removes := 0, 0
+	for _, p := range proposals {
+		switch p.Proposal.(type) {
+		case ExternalInit:
+			inits++
+		case Remove:
+			removes++
+		case PreSharedKey:
+		default:
+			return fmt.Errorf("%w: external commit of proposal type %d", ErrInvalid, p.Proposal.Type())
+		}
+	}
+	if inits != 1 || removes > 1 {
+		return fmt.Errorf("%w: external commit of %d external inits and %d removals", ErrInvalid, inits, removes)
+	}
+	return nil
 }
 
 // apply returns the tree after the proposals (Section 12.3) and the leaves that

@@ -1,6 +1,9 @@
 package mls
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors on which a caller may act. Every error of this package about the bytes
 // of another member wraps one of these or [sotto/crypto/codec.ErrMalformed].
@@ -80,3 +83,21 @@ var (
 	// not written by this package or have been damaged since.
 	ErrCorrupt = errors.New("stored state is corrupt")
 )
+
+// SenderError is the error of [Group.Process] for a message that is proven to be
+// of Sender and cannot be taken. Where it wraps ErrInvalid or ErrAuthentication the
+// sender broke the rules, perhaps towards this member alone: so does a commit that
+// leaves others no way to notice (RFC 9420, Section 16.12).
+type SenderError struct {
+	Sender Sender
+	Err    error
+}
+
+func (e *SenderError) Error() string {
+	if e.Sender.Type == SenderMember {
+		return fmt.Sprintf("from leaf %d: %v", e.Sender.Leaf, e.Err)
+	}
+	return fmt.Sprintf("from sender of type %d: %v", e.Sender.Type, e.Err)
+}
+
+func (e *SenderError) Unwrap() error { return e.Err }

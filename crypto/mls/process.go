@@ -133,11 +133,13 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 		kept := a // which an application message does not need to be
 		kept.content.groupID, kept.content.authData = e.context.GroupID, out.AuthenticatedData
 		if p.kind == ContentCommit {
-			out.Staged, err = g.receive(&kept, o.PSK)
-			return out, err
+			if out.Staged, err = g.receive(&kept, o.PSK); err != nil {
+				return nil, &SenderError{out.Sender, err}
+			}
+			return out, nil
 		}
 		if err := g.receiveProposal(&kept, out); err != nil {
-			return nil, err
+			return nil, &SenderError{out.Sender, err}
 		}
 	}
 	g.dirty.opened(e, secrets, data.leaf)
@@ -220,10 +222,14 @@ func (g *Group) processPublic(msg []byte, o *ProcessOptions) (*Received, error) 
 		return nil, ErrOwnMessage
 	}
 	if f.kind == ContentProposal {
-		return out, g.receiveProposal(a, out)
+		err = g.receiveProposal(a, out)
+	} else {
+		out.Staged, err = g.receive(a, o.PSK)
 	}
-	out.Staged, err = g.receive(a, o.PSK)
-	return out, err
+	if err != nil {
+		return nil, &SenderError{out.Sender, err}
+	}
+	return out, nil
 }
 
 // signatureKeyOf returns the key that signs for the sender of f (Section 6.1).

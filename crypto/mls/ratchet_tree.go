@@ -184,6 +184,9 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 		if len(t.nodes) == cap(t.nodes) {
 			t.nodes = slices.Grow(t.nodes, len(t.nodes)+1) // twice as many: a blank node is one byte
 		}
+		if len(t.nodes) == cap(t.nodes) {
+			t.nodes = slices.Grow(t.nodes, len(t.nodes)+1) // twice as many: a blank node is one byte
+		}
 		t.nodes = append(t.nodes, n)
 	}
 	r.Take(sub.Err())
