@@ -63,3 +63,40 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations to send, %v to receive", send, receive)
 	}
 }
+
+// What a change of keys costs, and what is written for it, grows with the depth of the
+// tree and not with the group.
+func TestUpdateIsLogarithmic(t *testing.T) {
+	for _, n := range []int{16, 128} {
+		g, h := benchFull(t, X25519AES128, n)
+		depth := float64(leafCountFor(LeafIndex(n - 1)).root().level())
+		var s *Staged
+		ops := keyOps(t, X25519AES128, func() {
+			var err error
+			s, err = g.Commit(nil)
+			must(t, err)
+		})
+		// A key for each node of the path, and one to encrypt to.
+		if ops > 2*depth {
+			t.Errorf("to commit among %d takes %v keys, want %v", n, ops, 2*depth)
+		}
+		var next *Group
+		ops = keyOps(t, X25519AES128, func() {
+			got, err := h.Process(s.Message(), nil)
+			must(t, err)
+			next, err = got.Staged.Merge(h)
+			must(t, err)
+		})
+		// A key for each node above both, and the committer's leaf.
+		if ops > depth+1 {
+			t.Errorf("to process a commit among %d takes %v keys, want %v", n, ops, depth+1)
+		}
+		written := 0
+		for _, r := range next.Changes() {
+			written += len(r.Name) + len(r.Value)
+		}
+		if limit := 1000 + 200*int(depth); written > limit {
+			t.Errorf("a commit among %d writes %d bytes, want at most %d", n, written, limit)
+		}
+	}
+}
