@@ -264,7 +264,7 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 		byValue = append(byValue, withNonce(s, PreSharedKey{o.Resumes.resumptionID()}))
 	}
 	if !o.OmitPending {
-		for _, p := range g.committable(byValue, o.PSK) {
+		for _, p := range g.committable(byValue, o) {
 			body.proposals = append(body.proposals, proposalOrRef{ref: p.Ref})
 			all = append(all, CommittedProposal{p.Proposal, p.Sender, true})
 		}

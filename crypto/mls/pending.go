@@ -171,7 +171,7 @@ func (s *selection) take(p Proposal, sender Sender) bool {
 
 // committable returns the pending proposals that a commit of this member can
 // carry together with those by value.
-func (g *Group) committable(byValue []Proposal, psk PSKs) (out []PendingProposal) {
+func (g *Group) committable(byValue []Proposal, o *CommitOptions) (out []PendingProposal) {
 	if len(g.pending) == 0 {
 		return nil
 	}
@@ -198,8 +198,11 @@ func (g *Group) committable(byValue []Proposal, psk PSKs) (out []PendingProposal
 			if c.proposal.Type() != kind || kind == ProposalGroupContextExtensions && extensions {
 				continue
 			}
+			if checkLifetime(c.proposal, o.Now) != nil {
+				continue
+			}
 			if v, ok := c.proposal.(PreSharedKey); ok {
-				if _, err := lookupPSKs([]PreSharedKeyID{v.ID}, psk, g); err != nil {
+				if _, err := lookupPSKs([]PreSharedKeyID{v.ID}, o.PSK, g); err != nil {
 					continue
 				}
 			}

@@ -37,7 +37,10 @@ func (f *forger) newDevice(name string, change func(*KeyPackageOptions)) (*devic
 	f.t.Helper()
 	d := newDevice(f.t, X25519AES128, name)
 	caps := forgerCaps()
-	o := KeyPackageOptions{Suite: d.suite, Signer: d.config.Signer, Credential: BasicCredential([]byte(name)), Capabilities: &caps}
+	o := KeyPackageOptions{
+		Suite: d.suite, Signer: d.config.Signer, Credential: BasicCredential([]byte(name)), Capabilities: &caps,
+		Lifetime: Lifetime{100, 200},
+	}
 	if change != nil {
 		change(&o)
 	}
@@ -657,7 +660,9 @@ func TestPoisonedProposals(t *testing.T) {
 	twin.config = f.ben.config
 	psk := withNonce(f.s, ExternalPSK([]byte("k")))
 	_, k := f.newDevice("foreign", func(o *KeyPackageOptions) { *o.Capabilities = DefaultCapabilities(X25519AES128) })
+	_, expired := f.newDevice("expired", func(o *KeyPackageOptions) { o.Lifetime = Lifetime{1, 2} })
 	for _, p := range []Proposal{
+		Add{expired.KeyPackage()},
 		Add{twin.bundle().KeyPackage()},
 		Add{k.KeyPackage()},
 		GroupContextExtensions{Extensions{{0xF0F1, nil}}},
@@ -677,7 +682,7 @@ func TestPoisonedProposals(t *testing.T) {
 	if _, err := f.ben.process(f.public(a, f.cem.config.Signer), nil); err != nil {
 		t.Fatal(err)
 	}
-	s := f.ben.stage(&CommitOptions{PSK: psksOf(map[string]string{"k": "v"})})
+	s := f.ben.stage(&CommitOptions{PSK: psksOf(map[string]string{"k": "v"}), Now: 150})
 	if ps := s.Proposals(); len(ps) != 2 || ps[0].Proposal.Type() != ProposalAdd || ps[1].Proposal.Type() != ProposalPreSharedKey {
 		t.Errorf("committed %v", ps)
 	}
