@@ -35,7 +35,7 @@ func (c *commit) encode(b []byte) []byte {
 	if c.path == nil {
 		return append(b, 0)
 	}
-	return c.path.encode(append(b, 1))
+	return c.path.encode(append(slices.Grow(b, 1+c.path.size()), 1))
 }
 
 func decodeCommit(r *codec.Reader) *commit {

@@ -88,12 +88,16 @@ type framedContent struct {
 }
 
 func (f *framedContent) encode(b []byte) []byte {
+	return append(f.encodeHeader(b), f.body...)
+}
+
+// encodeHeader appends all but the body.
+func (f *framedContent) encodeHeader(b []byte) []byte {
 	b = codec.AppendVec(b, f.groupID)
 	b = codec.AppendU64(b, f.epoch)
 	b = f.sender.encode(b)
 	b = codec.AppendVec(b, f.authData)
-	b = codec.AppendU8(b, uint8(f.kind))
-	return append(b, f.body...)
+	return codec.AppendU8(b, uint8(f.kind))
 }
 
 func (f *framedContent) decodeHeader(r *codec.Reader) {

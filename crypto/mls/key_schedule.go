@@ -114,9 +114,8 @@ func (s *suite) export(exporter []byte, name string, context []byte, length int)
 // commit with its signature, then interim from that and the confirmation tag.
 
 func (s *suite) confirmedTranscriptHash(interim []byte, c *authenticatedContent) []byte {
-	b := codec.AppendU16(nil, uint16(c.wire))
-	b = c.content.encode(b)
-	return s.sum(interim, codec.AppendVec(b, c.signature))
+	header := c.content.encodeHeader(codec.AppendU16(nil, uint16(c.wire)))
+	return s.sum(interim, header, c.content.body, codec.AppendVec(nil, c.signature))
 }
 
 func (s *suite) interimTranscriptHash(confirmed, tag []byte) []byte {

@@ -21,6 +21,18 @@ type updatePathNode struct {
 	secrets []hpkeCiphertext // the path secret, for each node of a resolution
 }
 
+// size returns about as many bytes as encode appends, and no less.
+func (p *updatePath) size() int {
+	n := len(p.leaf.encoded) + 4
+	for i := range p.nodes {
+		n += len(p.nodes[i].key) + 8
+		for _, c := range p.nodes[i].secrets {
+			n += len(c.kemOutput) + len(c.ciphertext) + 8
+		}
+	}
+	return n
+}
+
 func (p *updatePath) encode(b []byte) []byte {
 	b = p.leaf.encode(b)
 	return codec.AppendVecFunc(b, func(b []byte) []byte {
