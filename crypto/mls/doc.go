@@ -71,8 +71,7 @@
 //
 // Policy: who may add whom, which proposals an application allows, how long an
 // epoch is kept. The application states what it thinks of credentials through
-// [Config], and everything else by merging or dropping what was staged; the
-// credentials of external senders it finds in the group's extensions.
+// [Config], and everything else by merging or dropping what was staged.
 // Lifetimes are checked only against times that the caller states.
 //
 // Cipher suites with X448 and Ed448 (4 and 6), for which the standard library

@@ -16,7 +16,7 @@ type ExternalSender struct {
 }
 
 // ExternalSendersExtension returns senders as an extension of a group's context.
-// Their credentials are for the application to validate.
+// Their credentials are judged by Config.ValidateExternalSender.
 func ExternalSendersExtension(senders []ExternalSender) Extension {
 	return Extension{ExtensionExternalSenders, codec.AppendVecFunc(nil, func(b []byte) []byte {
 		for i := range senders {

@@ -33,6 +33,12 @@ type Config struct {
 	// once. Required.
 	ValidateCredential func(leaf, old *LeafNode) error
 
+	// ValidateExternalSender judges the credential of who may propose from outside, when
+	// it comes into the group's extensions and when joining (RFC 9420,
+	// Section 5.3.1). As above, the answer must depend on the argument alone. Nil
+	// judges none.
+	ValidateExternalSender func(ExternalSender) error
+
 	// OutOfOrder is how many skipped message keys are kept for each sender,
 	// epoch and kind of message. Default 64.
 	OutOfOrder int
@@ -160,7 +166,7 @@ func newGroup(c Config, o GroupOptions) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkContextExtensions(o.Extensions); err != nil {
+	if err := config.checkContextExtensions(o.Extensions); err != nil {
 		return nil, err
 	}
 	k := KeyPackageOptions{

@@ -1470,6 +1470,30 @@ func TestProposalsFromOutside(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
+	// Who does not trust the server neither joins nor lets it in.
+	strict := ben.config
+	strict.ValidateExternalSender = func(s ExternalSender) error {
+		if string(s.Credential.Identity) == "server" {
+			return errors.New("not trusted")
+		}
+		return nil
+	}
+	senders, _ := ana.g.Context().Extensions.Get(ExtensionExternalSenders)
+	if _, err := NewGroup(strict, GroupOptions{Suite: X25519AES128, Credential: BasicCredential(nil), Extensions: Extensions{{ExtensionExternalSenders, senders}}}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a group with a sender that is not trusted: %v", err)
+	}
+	wary, err := LoadGroup(strict, ben.records())
+	ben.check(err)
+	again := outside(server, 0, GroupContextExtensions{ana.g.Context().Extensions})
+	if _, err := wary.Process(again, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("extensions with a sender that is not trusted: %v", err)
+	}
+	info, err := ana.g.GroupInfo(true)
+	ana.check(err)
+	if _, err := JoinExternal(strict, info, ExternalJoinOptions{Credential: BasicCredential(nil)}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("joining a group with a sender that is not trusted: %v", err)
+	}
+
 	add := outside(dora.config.Signer, -1, Add{b.KeyPackage()})
 	extensions := outside(server, 0, GroupContextExtensions{Extensions{{ExtensionApplicationID, []byte("x")}}})
 	for _, d := range []*device{ana, ben} {

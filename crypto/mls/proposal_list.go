@@ -72,7 +72,7 @@ func (e *epoch) checkProposal(c *Config, p Proposal, sender Sender) error {
 		}
 		return p.Extensions.check()
 	case GroupContextExtensions:
-		return checkContextExtensions(p.Extensions)
+		return c.checkContextExtensions(p.Extensions)
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (e *epoch) checkSuccessor(c *Config, leaf, old *LeafNode) error {
 }
 
 // checkContextExtensions verifies extensions that this package understands.
-func checkContextExtensions(x Extensions) error {
+func (c *Config) checkContextExtensions(x Extensions) error {
 	if err := x.check(); err != nil {
 		return err
 	}
@@ -115,8 +115,17 @@ func checkContextExtensions(x Extensions) error {
 		}
 	}
 	if data, ok := x.Get(ExtensionExternalSenders); ok {
-		if _, err := ParseExternalSenders(data); err != nil {
+		senders, err := ParseExternalSenders(data)
+		if err != nil {
 			return err
+		}
+		for _, s := range senders {
+			if c.ValidateExternalSender == nil {
+				break
+			}
+			if err := c.ValidateExternalSender(s); err != nil {
+				return fmt.Errorf("%w: external sender: %w", ErrInvalid, err)
+			}
 		}
 	}
 	return nil

@@ -73,7 +73,7 @@ func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTr
 	if !s.verify(signer.SignatureKey, "GroupInfoTBS", i.tbs(nil), i.signature) {
 		return nil, fmt.Errorf("%w: signature of the group info", ErrAuthentication)
 	}
-	if err := checkContextExtensions(i.context.Extensions); err != nil {
+	if err := c.checkContextExtensions(i.context.Extensions); err != nil {
 		return nil, err
 	}
 	if err := tree.verify(i.context.GroupID, i.context.Extensions, c.ValidateCredential); err != nil {
