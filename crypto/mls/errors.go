@@ -17,8 +17,8 @@ var (
 	// that RFC 9420 or the callbacks of Config forbid.
 	ErrInvalid = errors.New("invalid")
 
-	// ErrAuthentication is returned when a signature, a tag or a decryption fails:
-	// nobody is known to have sent these bytes.
+	// ErrAuthentication is returned when a signature, a tag or a decryption fails.
+	// Unless a [SenderError] says who sent these bytes, nobody is known to have.
 	ErrAuthentication = errors.New("not authentic")
 
 	// ErrWrongGroup is returned for a message of another group.
