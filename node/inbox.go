@@ -132,7 +132,12 @@ func (n *Node) takeUp(group []byte) {
 		if o == nil {
 			return nil
 		}
-		return o.do(func(t *turn) error { return t.takeWaiting(t.rec.Contact) })
+		return o.do(func(t *turn) error {
+			if t.rec.Many {
+				return t.announce()
+			}
+			return errors.Join(t.takeWaiting(t.rec.Contact), t.handOut())
+		})
 	})
 }
 
@@ -177,6 +182,8 @@ func (n *Node) letter(tx *store.Tx, in *store.Inbox, entry []byte) (group []byte
 		group, err = n.request(tx, in, body)
 	case envelope.ContactAccept:
 		group, err = n.answer(tx, body)
+	case envelope.Welcome:
+		group, err = n.join(tx, body)
 	}
 	var passed *passedOver
 	if errors.As(err, &passed) {
@@ -333,13 +340,18 @@ func pskOf(s handshake.Secrets) mls.PSKs {
 	}
 }
 
-// newConversation writes a conversation that has come about.
+// newConversation writes a conversation with a contact that has come about.
 func (n *Node) newConversation(tx *store.Tx, rec *store.Conversation, c *store.Contact, g *mls.Group, core *conversation.Core, keys conversation.EpochKeys) error {
+	return errors.Join(tx.PutContact(c), n.putConversation(tx, rec, g, core, keys), n.noteContact(tx, c.Account))
+}
+
+// putConversation writes a conversation with its group.
+func (n *Node) putConversation(tx *store.Tx, rec *store.Conversation, g *mls.Group, core *conversation.Core, keys conversation.EpochKeys) error {
 	rec.Core = core.Append(nil)
 	return errors.Join(
-		tx.PutContact(c), tx.PutConversation(rec), tx.PutMLS(rec.Group, g.Changes()),
+		tx.PutConversation(rec), tx.PutMLS(rec.Group, g.Changes()),
 		tx.PutEpochKeys(rec.Group, &store.EpochKeys{Epoch: core.Epoch, Envelope: keys.Envelope, Read: keys.Read.Seed(), Append: keys.Append.Seed()}),
-		n.noteContact(tx, c.Account), n.noteConversation(tx, rec.Group))
+		n.noteConversation(tx, rec.Group))
 }
 
 // answer joins the group that an inviter has made.

@@ -460,7 +460,7 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		return err
 	}
 
-	bundle, err := n.keyPackage(&in)
+	bundle, err := n.keyPackage(&in, 0)
 	if err != nil {
 		return err
 	}
@@ -534,14 +534,14 @@ func capabilities() *mls.Capabilities {
 	return &c
 }
 
-func (n *Node) keyPackage(in *store.Inbox) (*mls.KeyPackageBundle, error) {
+func (n *Node) keyPackage(in *store.Inbox, flags byte) (*mls.KeyPackageBundle, error) {
 	credential, leaf, err := n.leaf(in)
 	if err != nil {
 		return nil, err
 	}
 	return mls.NewKeyPackage(mls.KeyPackageOptions{Suite: mls.XWing, Signer: n.signer.Signer(), Credential: credential, Lifetime: n.lifetime(),
 		Capabilities: capabilities(), LeafExtensions: leaf,
-		Extensions: mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionKeyPackage), Data: conversation.KeyPackageFlags(0)}}})
+		Extensions: mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionKeyPackage), Data: conversation.KeyPackageFlags(flags)}}})
 }
 
 // sendRequest posts the request to the inviter's inbox.

@@ -85,9 +85,10 @@ type SafetyNumber struct {
 // Conversation is one conversation in the list.
 type Conversation struct {
 	ID       string `json:"id"`
+	Kind     string `json:"kind" enum:"direct,group"`
 	Contact  string `json:"contact,omitempty" doc:"of a direct conversation"`
 	Name     string `json:"name"`
-	State    string `json:"state" enum:"pending,open,frozen,blocked"`
+	State    string `json:"state" enum:"pending,open,frozen,blocked,leaving,left"`
 	Reason   string `json:"reason,omitempty"`
 	Relay    string `json:"relay" doc:"where its mailbox is"`
 	Complete bool   `json:"complete" doc:"everything up to the relay's newest known head is here"`
@@ -99,6 +100,14 @@ type Conversation struct {
 	Last       *Message  `json:"last,omitempty"`
 	Since      time.Time `json:"since"`
 }
+
+// The kinds of a conversation, and two of its states.
+const (
+	KindDirect = "direct"
+	KindGroup  = "group"
+	StateOpen  = "open"
+	StateLeft  = "left" // this account is no member any more: the history stays
+)
 
 // Message states.
 const (
@@ -119,9 +128,10 @@ type Message struct {
 	State        string    `json:"state" enum:"queued,stored,failed,received"`
 	Reason       string    `json:"reason,omitempty"`
 	Text         string    `json:"text"`
-	// Kind is "text", "gap" for entries the relay no longer had, or "unknown"
-	// for a message that this version cannot show.
-	Kind string `json:"kind" enum:"text,gap,unknown"`
+	// Kind is "text", "gap" for entries the relay no longer had, "change" for a
+	// change of a group, which Text says in words, or "unknown" for a message that this
+	// version cannot show.
+	Kind string `json:"kind" enum:"text,gap,change,unknown"`
 }
 
 // Event types.
@@ -174,5 +184,7 @@ var (
 	ErrNewer       = errors.New("written by a newer version")    // the vault
 	ErrFrozen      = errors.New("conversation is frozen")        // see its Reason
 	ErrBlocked     = errors.New("contact is blocked")            // unblock first
+	ErrNotReady    = errors.New("not ready yet")                 // wait for what the error names, and try again
+	ErrNotAllowed  = errors.New("not allowed")                   // by one's role in a group
 	ErrUncertain   = errors.New("it may or may not have worked") // look before you repeat
 )

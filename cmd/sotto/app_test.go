@@ -404,6 +404,9 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"contact unblock", []string{bob.ID}}, {"contact invites", nil}, {"contact revoke", []string{inv.ID}}, {"contact invite", nil},
 		{"contact accept", []string{"sotto:i#slow", "--name", "carol"}},
 		{"chat list", nil}, {"chat read", []string{"ben"}}, {"chat send", []string{"ben", "hello"}},
+		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
+		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
+		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},
 		{"config list", nil}, {"config get", []string{"keep"}}, {"config set", []string{"keep", "7"}}, {"config path", nil},
 	}
 	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help"} // their tests are elsewhere

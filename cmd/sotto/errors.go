@@ -97,6 +97,8 @@ var answers = []struct {
 	{node.ErrNewer, exitFailed, "update Sotto; nothing was changed"},
 	{node.ErrBusy, exitBusy, "use that node (sotto status) or stop it (sotto down)"},
 	{node.ErrBlocked, exitFailed, "sotto contact unblock NAME"},
+	{node.ErrNotReady, exitFailed, "try again in a while"},
+	{node.ErrNotAllowed, exitNotTrusted, "see who may: sotto group members GROUP"},
 	{node.ErrAmbiguous, exitUsage, "use more of the id: sotto contact list"},
 	{node.ErrInvalid, exitUsage, ""},
 	{node.ErrTooLarge, exitUsage, ""},

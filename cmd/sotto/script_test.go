@@ -6,8 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -111,14 +111,15 @@ func scripts(t *testing.T, dir, engine string) {
 					ts.Fatalf("mode of %s is %s, want %s", args[0], got, args[1])
 				}
 			},
-			// until TEXT PROGRAM ARGS… runs a program until its output holds a text.
+			// until REGEXP PROGRAM ARGS… runs a program until its output matches.
 			"until": func(ts *testscript.TestScript, neg bool, args []string) {
+				want := regexp.MustCompile(args[0])
 				for end := time.Now().Add(time.Minute); ; {
-					ts.Check(ts.Exec(args[1], args[2:]...))
-					if out := ts.ReadFile("stdout"); strings.Contains(out, args[0]) {
+					err := ts.Exec(args[1], args[2:]...)
+					if out := ts.ReadFile("stdout"); err == nil && want.MatchString(out) {
 						return
 					} else if time.Now().After(end) {
-						ts.Fatalf("%q never came; last: %s", args[0], out)
+						ts.Fatalf("%q never came; last: %v %s", args[0], err, out)
 					}
 				}
 			},

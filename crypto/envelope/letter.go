@@ -27,6 +27,7 @@ type LetterType uint8
 const (
 	ContactRequest LetterType = 1
 	ContactAccept  LetterType = 2
+	Welcome        LetterType = 3
 )
 
 func letterInfo(mailbox [32]byte) []byte { return append([]byte("sotto/inbox/1"), mailbox[:]...) }

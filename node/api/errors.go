@@ -51,6 +51,8 @@ var codes = []struct {
 	{node.ErrNewer, "newer", http.StatusInternalServerError},
 	{node.ErrFrozen, "frozen", http.StatusConflict},
 	{node.ErrBlocked, "blocked", http.StatusConflict},
+	{node.ErrNotReady, "not_ready", http.StatusConflict},
+	{node.ErrNotAllowed, "not_allowed", http.StatusForbidden},
 	{context.DeadlineExceeded, codeTimeout, http.StatusGatewayTimeout},
 	{ErrStopped, codeStopping, http.StatusServiceUnavailable},
 }
