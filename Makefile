@@ -6,12 +6,13 @@
 # make bench  measures, prints a table, writes .bench/results.json
 # make demo   a relay and two people in a temporary folder meet and talk
 # make build  puts the two commands into bin/
+# make interop  vets and tests crypto/mls/interop, a module of its own; it downloads gRPC
 
 GO       ?= go
 FUZZTIME ?= 30s
 export CGO_ENABLED ?= 0
 
-.PHONY: run test check fuzz bench demo build
+.PHONY: run test check fuzz bench demo build interop
 
 build:
 	$(GO) build -trimpath -o bin/ ./cmd/sotto ./cmd/sotto-relay
@@ -46,3 +47,6 @@ bench:
 
 demo: build
 	./bin/sotto demo
+
+interop:
+	cd crypto/mls/interop && $(GO) vet ./... && $(GO) test ./...

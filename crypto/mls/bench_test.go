@@ -4,9 +4,13 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/hmac"
+	"crypto/hpke"
 	"crypto/rand"
 	"fmt"
+	"math/bits"
+	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -16,41 +20,82 @@ import (
 // a ratio that holds on a machine with other work; cmd/sotto-bench reads it. Without
 // a suffix it is suite 1, with _xwing the product's.
 
-// benchGroup returns two members of a group of n.
+// benchGroup returns two members of a group of n: leaves 0 and 1.
 func benchGroup(b *testing.B, id Suite, n int) (*Group, *Group) {
 	b.Helper()
-	must := func(err error) {
+	g, h, _ := benchMembers(b, id, n)
+	return g, h
+}
+
+func benchConfig(b testing.TB, id Suite) Config {
+	return Config{Signer: newSigner(b, id), ValidateCredential: anyCredential}
+}
+
+func must(b testing.TB, err error) {
+	if err != nil {
 		b.Helper()
-		if err != nil {
-			b.Fatal(err)
-		}
+		b.Fatal(err)
 	}
-	config := func() Config {
-		return Config{Signer: newSigner(b, id), ValidateCredential: anyCredential}
-	}
-	c := config()
-	g, err := NewGroup(c, GroupOptions{Suite: id, Credential: BasicCredential([]byte("ana"))})
-	must(err)
-	o := &CommitOptions{}
-	var first *KeyPackageBundle
-	var firstConfig Config
-	for i := range n - 1 {
-		c := config()
+}
+
+// benchAdds returns the addition of n devices, and the last of their bundles.
+func benchAdds(b testing.TB, id Suite, n int) (o CommitOptions, configs []Config, bundles []*KeyPackageBundle) {
+	b.Helper()
+	for range n {
+		c := benchConfig(b, id)
 		k, err := NewKeyPackage(KeyPackageOptions{Suite: id, Signer: c.Signer, Credential: BasicCredential([]byte("member"))})
-		must(err)
-		if i == 0 {
-			first, firstConfig = k, c
-		}
+		must(b, err)
+		configs, bundles = append(configs, c), append(bundles, k)
 		o.Proposals = append(o.Proposals, Add{k.KeyPackage()})
 	}
-	s, err := g.Commit(o)
-	must(err)
+	return o, configs, bundles
+}
+
+// benchMembers also returns how all members are configured.
+func benchMembers(b testing.TB, id Suite, n int) (g, h *Group, configs []Config) {
+	b.Helper()
+	o, configs, bundles := benchAdds(b, id, n-1)
+	o.TreeOutside = true
+	c := benchConfig(b, id)
+	g, err := NewGroup(c, GroupOptions{Suite: id, Credential: BasicCredential([]byte("ana"))})
+	must(b, err)
+	s, err := g.Commit(&o)
+	must(b, err)
 	g, err = s.Merge(g)
-	must(err)
+	must(b, err)
 	g.Changes()
-	h, err := Join(firstConfig, s.Welcome(), first, nil)
-	must(err)
+	h, err = Join(configs[0], s.Welcome(), bundles[0], &JoinOptions{RatchetTree: s.RatchetTree()})
+	must(b, err)
 	h.Changes()
+	return g, h, append([]Config{c}, configs...)
+}
+
+// benchFull returns two members of a group of n in whose tree no node is blank, as
+// when every other member has renewed its keys, leaf 0 last.
+func benchFull(b testing.TB, id Suite, n int) (*Group, *Group) {
+	b.Helper()
+	g, h, configs := benchMembers(b, id, n)
+	t := g.cur.tree.clone()
+	keys := make(map[nodeIndex]*privateKey)
+	for l := (n - 1) / 2 * 2; l >= 0; l -= 2 {
+		p, err := t.makePath(LeafIndex(l), *t.leaf(LeafIndex(l)), configs[l].Signer, g.GroupID())
+		must(b, err)
+		for _, k := range p.keys {
+			keys[k.node] = k.key
+		}
+	}
+	keys[2] = keyOf(h.cur.keys, 2)
+	must(b, t.verify(g.GroupID(), nil, anyCredential))
+	for _, m := range []*Group{g, h} {
+		e := *m.cur
+		e.tree, e.context.TreeHash = t, t.rootHash()
+		e.encoded = e.context.encode(nil)
+		e.keys = []pathKey{{e.self.node(), keys[e.self.node()]}}
+		for _, x := range t.leaves.directPath(e.self.node()) {
+			e.keys = append(e.keys, pathKey{x, keys[x]})
+		}
+		m.cur = &e
+	}
 	return g, h
 }
 
@@ -61,6 +106,7 @@ type floor struct {
 	public  ed25519.PublicKey
 	signed  []byte
 	sig     []byte
+	leafSig []byte
 	secret  []byte
 	plain   []byte
 	sealed  []byte
@@ -86,6 +132,7 @@ func newFloor(b *testing.B, id Suite) *floor {
 	f.info = make([]byte, 43) // length, label, context and block number
 	f.derived = make([]byte, s.nh)
 	f.sig, _ = f.signer.Sign(rand.Reader, f.signed, crypto.Hash(0))
+	f.leafSig, _ = f.signer.Sign(rand.Reader, f.signed[:300], crypto.Hash(0))
 	key := make([]byte, s.nk)
 	aead, _ := s.newAEAD(key)
 	f.sealed = aead.Seal(nil, f.nonce, f.plain, f.aad)
@@ -142,26 +189,30 @@ func (f *floor) receive() {
 }
 
 // against does an operation and its floor in turns, so that what disturbs the machine
-// disturbs both, and reports the median turn of each.
-func against(b *testing.B, prepare func(n int), op, floor func()) {
-	const turn = 4 // some 200 us: most are not disturbed at all
+// disturbs both, and reports the median turn of each. A turn is some 200 us, or one
+// operation: most are not disturbed at all.
+func against(b *testing.B, turn int, prepare func(n int), op, floor func()) {
 	perTurn := func(f func()) float64 {
 		start := time.Now()
 		for range turn {
 			f()
 		}
-		return float64(time.Since(start).Nanoseconds()) / turn
+		return float64(time.Since(start).Nanoseconds()) / float64(turn)
 	}
 	var ops, floors []float64
 	for b.Loop() {
-		prepare(turn)
+		if prepare != nil {
+			prepare(turn)
+		}
 		ops = append(ops, perTurn(op))
 		floors = append(floors, perTurn(floor))
 	}
 	median := func(x []float64) float64 { slices.Sort(x); return x[len(x)/2] }
+	op1, floor1 := median(ops), median(floors)
 	b.ReportMetric(0, "ns/op") // of both, and of what prepares them: not shown
-	b.ReportMetric(median(ops), "op-ns")
-	b.ReportMetric(median(floors), "floor-ns")
+	b.ReportMetric(op1, "op-ns")
+	b.ReportMetric(floor1, "floor-ns")
+	b.ReportMetric(op1/floor1, "ratio")
 }
 
 func benchSend(b *testing.B, id Suite) {
@@ -173,14 +224,25 @@ func benchSend(b *testing.B, id Suite) {
 			f.send()
 		}
 	})
-	for _, n := range []int{2, 1000} {
+	for _, n := range []int{2, 100, 1000} {
 		b.Run(fmt.Sprintf("against/N=%d", n), func(b *testing.B) {
 			g, _ := benchGroup(b, id, n)
 			f := newFloor(b, id)
-			against(b, func(int) {}, func() {
-				if _, err := g.Encrypt(content, nil); err != nil {
-					b.Fatal(err)
-				}
+			against(b, 4, nil, func() {
+				_, err := g.Encrypt(content, nil)
+				must(b, err)
+			}, f.send)
+		})
+		b.Run(fmt.Sprintf("against-saved/N=%d", n), func(b *testing.B) {
+			g, _ := benchGroup(b, id, n)
+			f := newFloor(b, id)
+			against(b, 4, nil, func() {
+				next := g.Clone()
+				_, err := next.Encrypt(content, nil)
+				must(b, err)
+				next.Changes()
+				g.Retire(next)
+				g = next
 			}, f.send)
 		})
 		b.Run(fmt.Sprintf("N=%d", n), func(b *testing.B) {
@@ -223,26 +285,38 @@ func benchReceive(b *testing.B, id Suite) {
 			f.receive()
 		}
 	})
-	for _, n := range []int{2, 1000} {
-		b.Run(fmt.Sprintf("against/N=%d", n), func(b *testing.B) {
-			g, h := benchGroup(b, id, n)
-			f := newFloor(b, id)
-			var msgs [][]byte
-			against(b, func(n int) {
-				for range n {
-					m, err := g.Encrypt(content, nil)
-					if err != nil {
-						b.Fatal(err)
+	for _, n := range []int{2, 100, 1000} {
+		for _, saved := range []bool{false, true} {
+			name := "against"
+			if saved {
+				name += "-saved"
+			}
+			b.Run(fmt.Sprintf("%s/N=%d", name, n), func(b *testing.B) {
+				g, h := benchGroup(b, id, n)
+				f := newFloor(b, id)
+				var msgs [][]byte
+				against(b, 4, func(n int) {
+					for range n {
+						m, err := g.Encrypt(content, nil)
+						must(b, err)
+						msgs = append(msgs, m)
 					}
-					msgs = append(msgs, m)
-				}
-			}, func() {
-				if _, err := h.Process(msgs[0], nil); err != nil {
-					b.Fatal(err)
-				}
-				msgs = msgs[1:]
-			}, f.receive)
-		})
+				}, func() {
+					next := h
+					if saved {
+						next = h.Clone()
+					}
+					_, err := next.Process(msgs[0], nil)
+					must(b, err)
+					if saved {
+						next.Changes()
+						h.Retire(next)
+						h = next
+					}
+					msgs = msgs[1:]
+				}, f.receive)
+			})
+		}
 		for _, saved := range []bool{false, true} {
 			name := fmt.Sprintf("N=%d", n)
 			if saved {
@@ -257,9 +331,7 @@ func benchReceive(b *testing.B, id Suite) {
 						b.StopTimer()
 						for range 500 {
 							m, err := g.Encrypt(content, nil)
-							if err != nil {
-								b.Fatal(err)
-							}
+							must(b, err)
 							msgs = append(msgs, m)
 						}
 						b.StartTimer()
@@ -361,51 +433,318 @@ func benchCommit(b *testing.B, id Suite) {
 func BenchmarkCommit(b *testing.B)       { benchCommit(b, X25519AES128) }
 func BenchmarkCommit_xwing(b *testing.B) { benchCommit(b, XWing) }
 
+// A commitFloor does what making or reading a commit with a path of depth nodes cannot
+// do without: the public-key operations, the key schedule and the hashes.
+type commitFloor struct {
+	*floor
+	depth  int
+	seals  int // of path secrets: as many as depth unless nodes are blank
+	to     hpke.PublicKey
+	own    hpke.PrivateKey
+	info   []byte
+	kem    []byte // what was sealed
+	sealed []byte
+	node   []byte // what is hashed for a tree node
+}
+
+func newCommitFloor(b *testing.B, id Suite, n int) *commitFloor {
+	f := &commitFloor{floor: newFloor(b, id), depth: bits.Len(uint(n - 1)), seals: bits.Len(uint(n - 1)), info: make([]byte, 250)}
+	var err error
+	f.own, err = f.s.kem.GenerateKey()
+	must(b, err)
+	f.to = f.own.PublicKey()
+	var sender *hpke.Sender
+	f.kem, sender, err = hpke.NewSender(f.to, f.s.hkdf, f.s.aead, f.info)
+	must(b, err)
+	f.sealed, err = sender.Seal(nil, f.secret)
+	must(b, err)
+	f.node = make([]byte, len(f.to.Bytes())+3*f.s.nh+10)
+	return f
+}
+
+// tree hashes a path twice (tree hashes and parent hashes), and schedule derives the
+// secrets of an epoch and protects a message.
+func (f *commitFloor) treeAndSchedule(protect func()) {
+	for range f.depth {
+		f.s.sum(f.node)
+		f.s.sum(f.node)
+	}
+	for range 4 {
+		f.derive() // some 20 derivations under 8 secrets
+	}
+	protect()
+}
+
+func (f *commitFloor) path(nodes int) {
+	for range nodes {
+		f.derive()
+		k, err := f.s.kem.DeriveKeyPair(f.secret)
+		if err != nil {
+			panic(err)
+		}
+		k.PublicKey().Bytes()
+	}
+}
+
+func (f *commitFloor) seal() {
+	_, sender, err := hpke.NewSender(f.to, f.s.hkdf, f.s.aead, f.info)
+	if err == nil {
+		_, err = sender.Seal(nil, f.secret)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
+func (f *commitFloor) create() {
+	if _, err := f.s.kem.GenerateKey(); err != nil {
+		panic(err)
+	}
+	f.path(f.depth)
+	parallel(f.seals, func(int) error { f.seal(); return nil })
+	if _, err := f.signer.Sign(rand.Reader, f.signed, crypto.Hash(0)); err != nil { // the leaf
+		panic(err)
+	}
+	f.treeAndSchedule(f.send)
+}
+
+func (f *commitFloor) process() {
+	r, err := hpke.NewRecipient(f.kem, f.own, f.s.hkdf, f.s.aead, f.info)
+	if err == nil {
+		_, err = r.Open(nil, f.sealed)
+	}
+	if err != nil || !ed25519.Verify(f.public, f.signed, f.sig) { // the leaf
+		panic("floor")
+	}
+	f.path(f.depth)
+	f.treeAndSchedule(f.receive)
+}
+
+// verify checks n signatures, on all cores.
+func (f *commitFloor) verify(n int) {
+	parallel(n, func(int) error {
+		if !ed25519.Verify(f.public, f.signed[:300], f.leafSig) {
+			panic("signature")
+		}
+		return nil
+	})
+}
+
+// garbage reports what an operation leaves to the garbage collector, in bytes.
+func garbage(b *testing.B, op func()) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	op()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.TotalAlloc-before.TotalAlloc), "garbage-bytes")
+}
+
+// A countedKEM counts the keys that are made and parsed: of the public-key operations
+// of an update, each is one on a key of its own.
+type countedKEM struct {
+	hpke.KEM
+	n *atomic.Int64
+}
+
+func (k countedKEM) NewPublicKey(b []byte) (hpke.PublicKey, error) {
+	k.n.Add(1)
+	return k.KEM.NewPublicKey(b)
+}
+
+func (k countedKEM) DeriveKeyPair(b []byte) (hpke.PrivateKey, error) {
+	k.n.Add(1)
+	return k.KEM.DeriveKeyPair(b)
+}
+
+// keyOps returns how many keys op makes and parses.
+func keyOps(b testing.TB, id Suite, op func()) float64 {
+	s, err := id.lookup()
+	must(b, err)
+	var n atomic.Int64
+	plain := s.kem
+	s.kem = countedKEM{plain, &n}
+	op()
+	s.kem = plain
+	return float64(n.Load())
+}
+
+// changes are what benchChange measures: a commit that renews its maker's keys, and one that
+// removes a member besides.
+var changes = map[string]func(g *Group) *CommitOptions{
+	"update": func(*Group) *CommitOptions { return nil },
+	"remove": func(g *Group) *CommitOptions {
+		r := g.Roster()
+		return &CommitOptions{Proposals: []Proposal{Remove{r[len(r)/2].Leaf}}}
+	},
+}
+
+// pathSecrets counts the ciphertexts in the path of a commit.
+func pathSecrets(b testing.TB, g *Group, o *CommitOptions) (n int) {
+	public := CommitOptions{Public: true}
+	if o != nil {
+		public.Proposals = o.Proposals
+	}
+	s, err := g.Clone().Commit(&public)
+	must(b, err)
+	a, _, err := decodePublicMessage(s.Message())
+	must(b, err)
+	for _, node := range a.content.commit.path.nodes {
+		n += len(node.secrets)
+	}
+	return n
+}
+
+func benchChange(b *testing.B, id Suite, change string) {
+	for _, n := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("against-create/N=%d", n), func(b *testing.B) {
+			g, _ := benchFull(b, id, n)
+			o := changes[change](g)
+			op := func() {
+				_, err := g.Clone().Commit(o)
+				must(b, err)
+			}
+			f := newCommitFloor(b, id, n)
+			f.seals = pathSecrets(b, g, o)
+			against(b, 1, nil, op, f.create)
+			garbage(b, op)
+			b.ReportMetric(keyOps(b, id, op), "key-ops")
+		})
+		b.Run(fmt.Sprintf("against-process/N=%d", n), func(b *testing.B) {
+			g, h := benchFull(b, id, n)
+			s, err := g.Clone().Commit(changes[change](g))
+			must(b, err)
+			op := func() {
+				_, err := h.Process(s.Message(), nil)
+				must(b, err)
+			}
+			against(b, 1, nil, op, newCommitFloor(b, id, n).process)
+			garbage(b, op)
+			b.ReportMetric(keyOps(b, id, op), "key-ops")
+			b.ReportMetric(float64(len(s.Message())), "message-bytes")
+			got, err := h.Process(s.Message(), nil)
+			must(b, err)
+			next, err := got.Staged.Merge(h)
+			must(b, err)
+			written := 0
+			for _, r := range next.Changes() {
+				written += len(r.Name) + len(r.Value)
+			}
+			b.ReportMetric(float64(written), "record-bytes")
+		})
+	}
+}
+
+// BenchmarkUpdate and BenchmarkRemove change a group in whose tree no node is blank.
+func BenchmarkUpdate(b *testing.B)       { benchChange(b, X25519AES128, "update") }
+func BenchmarkUpdate_xwing(b *testing.B) { benchChange(b, XWing, "update") }
+func BenchmarkRemove(b *testing.B)       { benchChange(b, X25519AES128, "remove") }
+func BenchmarkRemove_xwing(b *testing.B) { benchChange(b, XWing, "remove") }
+
 func benchCreate(b *testing.B, id Suite) {
 	for _, n := range []int{100, 1000} {
-		config := Config{Signer: newSigner(b, id), ValidateCredential: anyCredential}
-		o := &CommitOptions{}
-		var last *KeyPackageBundle
-		var lastConfig Config
-		for range n - 1 {
-			lastConfig = Config{Signer: newSigner(b, id), ValidateCredential: anyCredential}
-			k, err := NewKeyPackage(KeyPackageOptions{Suite: id, Signer: lastConfig.Signer, Credential: BasicCredential([]byte("member"))})
-			if err != nil {
-				b.Fatal(err)
+		for _, outside := range []bool{false, true} {
+			name := "against"
+			if outside {
+				name += "-tree-outside"
 			}
-			last = k
-			o.Proposals = append(o.Proposals, Add{k.KeyPackage()})
+			var s *Staged
+			var o CommitOptions
+			create := func(b *testing.B) func() {
+				c := benchConfig(b, id)
+				return func() {
+					g, err := NewGroup(c, GroupOptions{Suite: id, Credential: BasicCredential([]byte("ana"))})
+					must(b, err)
+					s, err = g.Commit(&o)
+					must(b, err)
+				}
+			}
+			b.Run(fmt.Sprintf("%s/N=%d", name, n), func(b *testing.B) {
+				o, _, _ = benchAdds(b, id, n-1)
+				o.TreeOutside = outside
+				op := create(b)
+				op()
+				f := newCommitFloor(b, id, n)
+				w, err := parseWelcome(s.Welcome())
+				must(b, err)
+				f.info = w.groupInfo
+				against(b, 1, nil, op, func() {
+					f.verify(2 * (n - 1))
+					parallel(n-1, func(int) error { f.seal(); return nil })
+				})
+				garbage(b, op)
+				b.ReportMetric(float64(len(s.Welcome())), "welcome-bytes")
+			})
+			b.Run(fmt.Sprintf("join/%s/N=%d", name, n), func(b *testing.B) {
+				var configs []Config
+				var bundles []*KeyPackageBundle
+				o, configs, bundles = benchAdds(b, id, n-1)
+				o.TreeOutside = outside
+				create(b)()
+				j := &JoinOptions{}
+				if outside {
+					j.RatchetTree = s.RatchetTree()
+				}
+				last := len(bundles) - 1
+				op := func() {
+					_, err := Join(configs[last], s.Welcome(), bundles[last], j)
+					must(b, err)
+				}
+				f := newCommitFloor(b, id, n)
+				against(b, 1, nil, op, func() { f.verify(n) })
+				garbage(b, op)
+			})
 		}
-		var welcome []byte
-		b.Run(fmt.Sprintf("N=%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				g, err := NewGroup(config, GroupOptions{Suite: id, Credential: BasicCredential([]byte("ana"))})
-				if err != nil {
-					b.Fatal(err)
-				}
-				s, err := g.Commit(o)
-				if err != nil {
-					b.Fatal(err)
-				}
-				welcome = s.Welcome()
-			}
-			b.ReportMetric(float64(len(welcome)), "welcome-bytes")
-		})
-		b.Run(fmt.Sprintf("join/N=%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := Join(lastConfig, welcome, last, nil); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }
 
 // BenchmarkCreate makes a group in one commit, and joins it.
 func BenchmarkCreate(b *testing.B)       { benchCreate(b, X25519AES128) }
 func BenchmarkCreate_xwing(b *testing.B) { benchCreate(b, XWing) }
+
+// benchHeap reports what a group takes in memory, and how much of it is its tree.
+func benchHeap(b *testing.B, id Suite) {
+	for _, n := range []int{2, 1000} {
+		b.Run(fmt.Sprintf("N=%d", n), func(b *testing.B) {
+			g, _ := benchFull(b, id, n)
+			var records []Record
+			for name, value := range dump(g) {
+				records = append(records, Record{[]byte(name), value})
+			}
+			config := *g.config
+			tree := len(g.RatchetTree())
+			heap := func() float64 {
+				runtime.GC()
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				return float64(m.HeapAlloc)
+			}
+			var loaded *Group
+			size := 0.0
+			for b.Loop() {
+				before := heap()
+				own := slices.Clone(records)
+				for i := range own {
+					own[i].Value = slices.Clone(own[i].Value)
+				}
+				var err error
+				loaded, err = LoadGroup(config, own)
+				must(b, err)
+				loaded.cur.tree.rootHash()
+				own = nil
+				size = heap() - before
+			}
+			runtime.KeepAlive(loaded)
+			runtime.KeepAlive(records)
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(size, "heap-bytes")
+			b.ReportMetric(float64(tree), "tree-bytes")
+		})
+	}
+}
+
+func BenchmarkHeap(b *testing.B)       { benchHeap(b, X25519AES128) }
+func BenchmarkHeap_xwing(b *testing.B) { benchHeap(b, XWing) }
 
 func BenchmarkLoad(b *testing.B) {
 	for _, n := range []int{2, 100, 1000} {

@@ -3,50 +3,11 @@ package mls
 import (
 	"bytes"
 	"crypto"
-	"crypto/rand"
-	"errors"
 	"fmt"
 	"slices"
 
 	"sotto/crypto/codec"
 )
-
-// updatePath is UpdatePath of RFC 9420, Section 7.6.
-type updatePath struct {
-	leaf  *LeafNode
-	nodes []updatePathNode
-}
-
-type updatePathNode struct {
-	key     []byte
-	secrets []hpkeCiphertext // the path secret, for each node of a resolution
-}
-
-func (p *updatePath) encode(b []byte) []byte {
-	b = p.leaf.encode(b)
-	return codec.AppendVecFunc(b, func(b []byte) []byte {
-		for i := range p.nodes {
-			b = codec.AppendVec(b, p.nodes[i].key)
-			b = codec.AppendVecFunc(b, func(b []byte) []byte {
-				for j := range p.nodes[i].secrets {
-					b = p.nodes[i].secrets[j].encode(b)
-				}
-				return b
-			})
-		}
-		return b
-	})
-}
-
-func decodeUpdatePath(r *codec.Reader) *updatePath {
-	p := &updatePath{leaf: decodeLeafNode(r)}
-	r.Each(maxVec, func(r *codec.Reader) {
-		n := updatePathNode{key: r.Vec(maxVec)}
-		r.Each(maxVec, func(r *codec.Reader) { n.secrets = append(n.secrets, decodeHPKECiphertext(r)) })
-		p.nodes = append(p.nodes, n)
-	})
-	return p
-}
 
 // proposalOrRef is a proposal by value or the reference of one.
 type proposalOrRef struct {
@@ -74,12 +35,16 @@ func (c *commit) encode(b []byte) []byte {
 	if c.path == nil {
 		return append(b, 0)
 	}
-	return c.path.encode(append(b, 1))
+	return c.path.encode(append(slices.Grow(b, 1+c.path.size()), 1))
 }
 
 func decodeCommit(r *codec.Reader) *commit {
 	c := &commit{}
 	r.Each(maxVec, func(r *codec.Reader) {
+		if len(c.proposals) == maxProposals {
+			tooMany(r, "proposals in a commit", maxProposals)
+			return
+		}
 		switch kind := r.U8(); kind {
 		case 1:
 			c.proposals = append(c.proposals, proposalOrRef{proposal: decodeProposal(r)})
@@ -89,407 +54,10 @@ func decodeCommit(r *codec.Reader) *commit {
 			r.Fail("proposal or reference of type %d", kind)
 		}
 	})
-	switch present := r.U8(); present {
-	case 0:
-	case 1:
+	if present(r) {
 		c.path = decodeUpdatePath(r)
-	default:
-		r.Fail("optional path with %d", present)
 	}
 	return c
-}
-
-// CommittedProposal is a proposal in a commit.
-type CommittedProposal struct {
-	Proposal    Proposal
-	Sender      Sender
-	ByReference bool
-}
-
-// A proposalList is what a commit changes, checked and sorted by kind.
-type proposalList struct {
-	adds         []Add
-	updates      []CommittedProposal
-	removes      []LeafIndex
-	psks         []PreSharedKeyID
-	extensions   *Extensions // nil if they stay
-	reinit       *ReInit
-	externalInit []byte
-	needsPath    bool
-}
-
-// checkProposal verifies what makes a proposal invalid by itself (Section 12.1),
-// in epoch e and from this sender.
-func (e *epoch) checkProposal(c *Config, p Proposal, sender Sender) error {
-	switch sender.Type {
-	case SenderExternal:
-		switch p.(type) {
-		case Add, Remove, PreSharedKey, ReInit, GroupContextExtensions:
-		default:
-			return fmt.Errorf("%w: external sender proposes type %d", ErrInvalid, p.Type())
-		}
-	case SenderNewMemberProposal:
-		if _, ok := p.(Add); !ok {
-			return fmt.Errorf("%w: new member proposes type %d", ErrInvalid, p.Type())
-		}
-	}
-	switch p := p.(type) {
-	case Add:
-		if err := p.KeyPackage.verify(e.s); err != nil {
-			return err
-		}
-		if err := c.ValidateCredential(p.KeyPackage.LeafNode, nil); err != nil {
-			return fmt.Errorf("%w: credential: %w", ErrInvalid, err)
-		}
-	case Update:
-		if sender.Type != SenderMember {
-			return fmt.Errorf("%w: update of a sender that is no member", ErrInvalid)
-		}
-		return e.checkReplacement(c, p.LeafNode, SourceUpdate, sender.Leaf, e.tree.leaf(sender.Leaf))
-	case Remove:
-		if e.tree.leaf(p.Removed) == nil {
-			return fmt.Errorf("%w: removal of leaf %d: %w", ErrInvalid, p.Removed, ErrNotMember)
-		}
-	case PreSharedKey:
-		if len(p.ID.Nonce) != e.s.nh {
-			return fmt.Errorf("%w: nonce of a pre-shared key of %d bytes", ErrInvalid, len(p.ID.Nonce))
-		}
-		// These two belong into the first commit of a new group, which nobody
-		// but its creator sees.
-		if p.ID.Type == PSKResumption && p.ID.Usage != ResumptionApplication && e.context.Epoch != 0 {
-			return fmt.Errorf("%w: resumption key of usage %d", ErrInvalid, p.ID.Usage)
-		}
-	case ReInit:
-		if p.Version < version {
-			return fmt.Errorf("%w: reinitialization with version %d", ErrInvalid, p.Version)
-		}
-		return p.Extensions.check()
-	case GroupContextExtensions:
-		return checkContextExtensions(p.Extensions)
-	}
-	return nil
-}
-
-// checkReplacement verifies a leaf that is to replace old at place l; old is nil
-// for a new member's.
-func (e *epoch) checkReplacement(c *Config, leaf *LeafNode, source LeafNodeSource, l LeafIndex, old *LeafNode) error {
-	if err := leaf.validate(e.s, source, e.context.GroupID, l); err != nil {
-		return err
-	}
-	if old != nil && bytes.Equal(leaf.EncryptionKey, old.EncryptionKey) {
-		return fmt.Errorf("%w: leaf node with the encryption key of the old one", ErrInvalid)
-	}
-	if err := c.ValidateCredential(leaf, old); err != nil {
-		return fmt.Errorf("%w: credential: %w", ErrInvalid, err)
-	}
-	return nil
-}
-
-// checkContextExtensions verifies extensions that this package understands.
-func checkContextExtensions(x Extensions) error {
-	if err := x.check(); err != nil {
-		return err
-	}
-	if data, ok := x.Get(ExtensionRequiredCapabilities); ok {
-		if _, err := ParseRequiredCapabilities(data); err != nil {
-			return err
-		}
-	}
-	if data, ok := x.Get(ExtensionExternalSenders); ok {
-		if _, err := ParseExternalSenders(data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// maxProposals bounds the proposals of one commit.
-const maxProposals = 1 << 14
-
-// sortProposals verifies the list of a commit's proposals (Section 12.2).
-func (e *epoch) sortProposals(c *Config, proposals []CommittedProposal, committer Sender) (*proposalList, error) {
-	if len(proposals) > maxProposals {
-		return nil, fmt.Errorf("%w: %d proposals in a commit", ErrUnsupported, len(proposals))
-	}
-	err := parallel(len(proposals), func(i int) error {
-		return e.checkProposal(c, proposals[i].Proposal, proposals[i].Sender)
-	})
-	if err != nil {
-		return nil, err
-	}
-	l := &proposalList{needsPath: len(proposals) == 0}
-	leaves := make(map[LeafIndex]bool)
-	psks := make(map[string]bool)
-	for _, p := range proposals {
-		l.needsPath = l.needsPath || p.Proposal.Type().needsPath()
-		switch v := p.Proposal.(type) {
-		case Add:
-			l.adds = append(l.adds, v)
-		case Update:
-			if p.Sender == committer {
-				return nil, fmt.Errorf("%w: committer's own update", ErrInvalid)
-			}
-			if leaves[p.Sender.Leaf] {
-				return nil, fmt.Errorf("%w: leaf %d is changed twice", ErrInvalid, p.Sender.Leaf)
-			}
-			leaves[p.Sender.Leaf] = true
-			l.updates = append(l.updates, p)
-		case Remove:
-			if committer.Type == SenderMember && v.Removed == committer.Leaf {
-				return nil, fmt.Errorf("%w: committer removes itself", ErrInvalid)
-			}
-			if leaves[v.Removed] {
-				return nil, fmt.Errorf("%w: leaf %d is changed twice", ErrInvalid, v.Removed)
-			}
-			leaves[v.Removed] = true
-			l.removes = append(l.removes, v.Removed)
-		case PreSharedKey:
-			name := string(v.ID.encode(nil))
-			if psks[name] {
-				return nil, fmt.Errorf("%w: pre-shared key used twice", ErrInvalid)
-			}
-			psks[name] = true
-			l.psks = append(l.psks, v.ID)
-		case GroupContextExtensions:
-			if l.extensions != nil {
-				return nil, fmt.Errorf("%w: the group's extensions are changed twice", ErrInvalid)
-			}
-			l.extensions = &v.Extensions
-		case ReInit:
-			if len(proposals) > 1 {
-				return nil, fmt.Errorf("%w: reinitialization with other proposals", ErrInvalid)
-			}
-			l.reinit = &v
-		case ExternalInit:
-			if l.externalInit != nil {
-				return nil, fmt.Errorf("%w: two external inits", ErrInvalid)
-			}
-			l.externalInit = append([]byte{}, v.KEMOutput...)
-		}
-	}
-	if committer.Type == SenderMember {
-		if l.externalInit != nil {
-			return nil, fmt.Errorf("%w: external init of a member", ErrInvalid)
-		}
-		return l, nil
-	}
-	if l.externalInit == nil || len(l.removes) > 1 || len(proposals) != 1+len(l.removes)+len(l.psks) {
-		return nil, fmt.Errorf("%w: proposals that an external commit may not have", ErrInvalid)
-	}
-	return l, nil
-}
-
-// apply returns the tree after the proposals (Section 12.3) and the leaves that
-// they added and updated.
-func (e *epoch) apply(l *proposalList) (t *ratchetTree, added, updated []LeafIndex, err error) {
-	t = e.tree.clone()
-	for _, p := range l.updates {
-		t.update(p.Sender.Leaf, p.Proposal.(Update).LeafNode)
-		updated = append(updated, p.Sender.Leaf)
-	}
-	for _, r := range l.removes {
-		t.remove(r)
-	}
-	if len(l.removes) > 0 {
-		t.truncate()
-	}
-	for _, a := range l.adds {
-		i, err := t.add(a.KeyPackage.LeafNode)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		added = append(added, i)
-	}
-	return t, added, updated, nil
-}
-
-// A pathKey is the private key of a tree node of one's own.
-type pathKey struct {
-	node nodeIndex
-	key  *privateKey
-}
-
-// keyOf returns the private key of node x, or nil.
-func keyOf(keys []pathKey, x nodeIndex) *privateKey {
-	for i := range keys {
-		if keys[i].node == x {
-			return keys[i].key
-		}
-	}
-	return nil
-}
-
-// remaining returns the keys whose nodes are not blank in t.
-func remaining(keys []pathKey, t *ratchetTree) []pathKey {
-	return slices.DeleteFunc(slices.Clone(keys), func(k pathKey) bool {
-		return int(k.node) >= len(t.nodes) || t.nodes[k.node].blank()
-	})
-}
-
-// withKey returns keys with one set, keeping the slice that was given.
-func withKey(keys []pathKey, x nodeIndex, k *privateKey) []pathKey {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(k pathKey) bool { return k.node == x })
-	return append(keys, pathKey{x, k})
-}
-
-// A newPath is an update path of one's own in the making.
-type newPath struct {
-	steps   []pathStep
-	secrets [][]byte // of the steps
-	commit  []byte   // commit secret
-	keys    []pathKey
-	leaf    *LeafNode
-}
-
-// makePath renews the leaf l and its path in t (Section 7.5). template is the
-// leaf without keys and signature.
-func (t *ratchetTree) makePath(l LeafIndex, template LeafNode, signer crypto.Signer, groupID []byte) (*newPath, error) {
-	s := t.s
-	leafKey, err := s.generateKey()
-	if err != nil {
-		return nil, err
-	}
-	p := &newPath{steps: t.filteredDirectPath(l), keys: []pathKey{{l.node(), leafKey}}}
-	secret := make([]byte, s.nh)
-	rand.Read(secret)
-	publics := make([][]byte, len(p.steps))
-	for i := range p.steps {
-		p.secrets = append(p.secrets, secret)
-		key, err := s.pathNodeKey(secret)
-		if err != nil {
-			return nil, err
-		}
-		publics[i] = key.public()
-		p.keys = append(p.keys, pathKey{p.steps[i].node, key})
-		secret = s.deriveSecret(secret, "path")
-	}
-	p.commit = secret
-	leaf := template
-	leaf.EncryptionKey = leafKey.public()
-	leaf.Source = SourceCommit
-	leaf.Lifetime = Lifetime{}
-	leaf.ParentHash = t.setPath(l, p.steps, publics)
-	if err := leaf.sign(s, signer, groupID, l); err != nil {
-		return nil, err
-	}
-	t.setLeaf(l, &leaf)
-	p.leaf = &leaf
-	return p, nil
-}
-
-// pathNodeKey derives the key pair of a node from its path secret.
-func (s *suite) pathNodeKey(pathSecret []byte) (*privateKey, error) {
-	node := s.deriveSecret(pathSecret, "node")
-	defer clear(node)
-	return s.deriveKey(node)
-}
-
-// seal encrypts the path secrets to all other members but those added.
-func (p *newPath) seal(t *ratchetTree, context []byte, added []LeafIndex) (*updatePath, error) {
-	out := &updatePath{leaf: p.leaf, nodes: make([]updatePathNode, len(p.steps))}
-	type job struct {
-		step, place int
-		to          nodeIndex
-	}
-	var jobs []job
-	for i, step := range p.steps {
-		to := t.resolution(nil, step.copath, added)
-		out.nodes[i] = updatePathNode{t.nodes[step.node].parent.encryptionKey, make([]hpkeCiphertext, len(to))}
-		for j, x := range to {
-			jobs = append(jobs, job{i, j, x})
-		}
-	}
-	context = encryptContext("UpdatePathNode", context)
-	return out, parallel(len(jobs), func(i int) (err error) {
-		j := jobs[i]
-		out.nodes[j.step].secrets[j.place], err = t.s.encrypt(t.nodes[j.to].encryptionKey(), context, p.secrets[j.step])
-		return err
-	})
-}
-
-func (p *newPath) wipe() {
-	for _, s := range p.secrets {
-		clear(s)
-	}
-	clear(p.commit)
-}
-
-// mergePath puts a path that arrived into t (Section 7.5), the leaf at l.
-func (t *ratchetTree) mergePath(l LeafIndex, p *updatePath) ([]pathStep, error) {
-	steps := t.filteredDirectPath(l)
-	if len(steps) != len(p.nodes) {
-		return nil, fmt.Errorf("%w: path of %d nodes where %d belong", ErrInvalid, len(p.nodes), len(steps))
-	}
-	fresh := map[string]bool{string(p.leaf.EncryptionKey): true}
-	keys := make([][]byte, len(p.nodes))
-	for i := range p.nodes {
-		keys[i] = p.nodes[i].key
-		if fresh[string(keys[i])] {
-			return nil, fmt.Errorf("%w: one key twice in a path", ErrInvalid)
-		}
-		fresh[string(keys[i])] = true
-		if err := t.s.checkPublicKey(keys[i]); err != nil {
-			return nil, fmt.Errorf("%w: path: %w", ErrInvalid, err)
-		}
-	}
-	for i := range t.nodes {
-		if n := &t.nodes[i]; !n.blank() && fresh[string(n.encryptionKey())] {
-			return nil, fmt.Errorf("%w: path with a key that is in the tree already", ErrInvalid)
-		}
-	}
-	parentHash := t.setPath(l, steps, keys)
-	if !bytes.Equal(parentHash, p.leaf.ParentHash) {
-		return nil, fmt.Errorf("%w: parent hash of the committer's leaf", ErrInvalid)
-	}
-	t.setLeaf(l, p.leaf)
-	return steps, nil
-}
-
-// openPath decrypts the path secret for self and derives what follows from it.
-// It returns own keys with the new ones among them and the commit secret.
-func (t *ratchetTree) openPath(p *updatePath, steps []pathStep, self LeafIndex, keys []pathKey, context []byte, added []LeafIndex) ([]pathKey, []byte, error) {
-	at := slices.IndexFunc(steps, func(s pathStep) bool { return s.copath.contains(self.node()) })
-	if at < 0 {
-		return nil, nil, fmt.Errorf("%w: path that passes this member by", ErrInvalid)
-	}
-	for i := range steps {
-		if want := len(t.resolution(nil, steps[i].copath, added)); len(p.nodes[i].secrets) != want {
-			return nil, nil, fmt.Errorf("%w: path secret for %d nodes instead of %d", ErrInvalid, len(p.nodes[i].secrets), want)
-		}
-	}
-	for j, x := range t.resolution(nil, steps[at].copath, added) {
-		key := keyOf(keys, x)
-		if key == nil {
-			continue
-		}
-		secret, err := t.s.decryptWithLabel(key, "UpdatePathNode", context, p.nodes[at].secrets[j])
-		if err != nil {
-			return nil, nil, err
-		}
-		return t.followPath(secret, steps[at:], keys)
-	}
-	return nil, nil, fmt.Errorf("%w: path that this member holds no key for", ErrInvalid)
-}
-
-// followPath derives the keys of steps, from the path secret of the first.
-func (t *ratchetTree) followPath(secret []byte, steps []pathStep, keys []pathKey) ([]pathKey, []byte, error) {
-	if len(secret) != t.s.nh {
-		return nil, nil, fmt.Errorf("%w: path secret of %d bytes", ErrInvalid, len(secret))
-	}
-	for _, step := range steps {
-		key, err := t.s.pathNodeKey(secret)
-		if err != nil {
-			return nil, nil, err
-		}
-		if p := t.nodes[step.node].parent; p == nil || !bytes.Equal(key.public(), p.encryptionKey) {
-			return nil, nil, fmt.Errorf("%w: path secret that does not fit its public key", ErrInvalid)
-		}
-		keys = withKey(keys, step.node, key)
-		next := t.s.deriveSecret(secret, "path")
-		clear(secret)
-		secret = next
-	}
-	return keys, secret, nil
 }
 
 // checkTree verifies the tree of a new epoch as far as the commit changed it.
@@ -498,7 +66,7 @@ func (t *ratchetTree) checkTree(context Extensions, contextChanged bool, leaves 
 	for _, l := range leaves {
 		nodes = append(nodes, l.node())
 	}
-	if err := t.checkUnique(nodes); err != nil {
+	if err := t.checkChanged(nodes); err != nil {
 		return err
 	}
 	if contextChanged {
@@ -640,6 +208,13 @@ type CommitOptions struct {
 	AuthenticatedData []byte
 	PSK               PSKs
 
+	// Resumes is the group that this one, by its first commit, continues: if it was
+	// ended by a ReInit proposal this is the group announced by that, else a
+	// branch (RFC 9420, Sections 11.2 and 11.3). Its resumption key is mixed in, and
+	// what the RFC demands of the new group is verified; which members it has is
+	// for the caller to judge.
+	Resumes *Group
+
 	// Leaf changes the committer's leaf. It needs a path.
 	Leaf *LeafChange
 
@@ -685,8 +260,11 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 		}
 		byValue = append(byValue, withNonce(s, p))
 	}
+	if o.Resumes != nil {
+		byValue = append(byValue, withNonce(s, PreSharedKey{o.Resumes.resumptionID()}))
+	}
 	if !o.OmitPending {
-		for _, p := range g.committable(byValue) {
+		for _, p := range g.committable(byValue, o) {
 			body.proposals = append(body.proposals, proposalOrRef{ref: p.Ref})
 			all = append(all, CommittedProposal{p.Proposal, p.Sender, true})
 		}
@@ -700,20 +278,26 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 		return nil, err
 	}
 	for _, a := range list.adds {
-		if l := a.KeyPackage.LeafNode.Lifetime; o.Now != 0 && !l.Contains(o.Now) {
-			return nil, fmt.Errorf("%w: key package outside its lifetime", ErrInvalid)
+		if err := checkLifetime(a, o.Now); err != nil {
+			return nil, err
 		}
 	}
 	if o.NoPath && (list.needsPath || o.Leaf != nil) {
 		return nil, fmt.Errorf("%w: no path where one is needed", ErrInvalid)
 	}
-	psks, err := g.lookupPSKs(list.psks, o.PSK)
+	psks, err := lookupPSKs(list.psks, o.PSK, g, o.Resumes)
 	if err != nil {
 		return nil, err
 	}
 	t, err := e.begin(list)
 	if err != nil {
 		return nil, err
+	}
+	if o.Resumes != nil {
+		provisional := t.provisional()
+		if err := checkResumed(list.psks, &provisional, o.Resumes); err != nil {
+			return nil, err
+		}
 	}
 	t.keys = remaining(e.keys, t.tree)
 	signer := g.config.Signer
@@ -727,7 +311,7 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 			return nil, err
 		}
 		defer path.wipe()
-		if err := e.checkReplacement(g.config, path.leaf, SourceCommit, e.self, e.tree.leaf(e.self)); err != nil {
+		if err := e.checkOwn(g.config, path.leaf, e.tree.leaf(e.self)); err != nil {
 			return nil, err
 		}
 		signer = newSigner
@@ -784,99 +368,6 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 	return staged, err
 }
 
-// committable returns the pending proposals that a commit of this member can
-// carry together with those by value.
-func (g *Group) committable(byValue []Proposal) []PendingProposal {
-	var (
-		leaves     = make(map[LeafIndex]bool)
-		signers    = make(map[string]bool)
-		extensions bool
-		reinit     bool
-	)
-	for _, p := range byValue {
-		switch p := p.(type) {
-		case Remove:
-			leaves[p.Removed] = true
-		case Add:
-			signers[string(p.KeyPackage.LeafNode.SignatureKey)] = true
-		case GroupContextExtensions:
-			extensions = true
-		case ReInit:
-			return nil
-		}
-	}
-	// Later proposals win over earlier ones, and removes over updates.
-	taken := make([]bool, len(g.pending))
-	for _, removing := range []bool{true, false} {
-		for i, p := range slices.Backward(g.pending) {
-			switch v := p.content.content.proposal.(type) {
-			case Remove:
-				if removing && v.Removed != g.cur.self && !leaves[v.Removed] {
-					leaves[v.Removed], taken[i] = true, true
-				}
-			case Update:
-				if l := p.content.content.sender.Leaf; !removing && l != g.cur.self && !leaves[l] {
-					leaves[l], taken[i] = true, true
-				}
-			case Add:
-				key := string(v.KeyPackage.LeafNode.SignatureKey)
-				if !removing && !signers[key] {
-					signers[key], taken[i] = true, true
-				}
-			case GroupContextExtensions:
-				if !removing && !extensions {
-					extensions, taken[i] = true, true
-				}
-			case PreSharedKey:
-				taken[i] = !removing || taken[i]
-			}
-		}
-	}
-	var out []PendingProposal
-	for i, p := range g.PendingProposals() {
-		if taken[i] {
-			out = append(out, p)
-		}
-	}
-	if len(out) > 0 || len(byValue) > 0 {
-		return out
-	}
-	for _, p := range g.PendingProposals() {
-		if _, ok := p.Proposal.(ReInit); ok && !reinit {
-			reinit = true
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// lookupPSKs finds pre-shared keys, those of this group's own epochs first.
-func (g *Group) lookupPSKs(ids []PreSharedKeyID, psk PSKs) ([]preSharedKey, error) {
-	return lookupPSKs(ids, psk, g)
-}
-
-func lookupPSKs(ids []PreSharedKeyID, psk PSKs, own *Group) (out []preSharedKey, err error) {
-	for _, id := range ids {
-		var secret []byte
-		if own != nil && id.Type == PSKResumption && bytes.Equal(id.GroupID, own.cur.context.GroupID) {
-			secret = own.resumption(id.Epoch)
-		}
-		if secret == nil && psk != nil {
-			if secret, err = psk(id); err != nil {
-				if !errors.Is(err, ErrMissingPSK) {
-					err = fmt.Errorf("%w: %w", ErrMissingPSK, err)
-				}
-				return nil, err
-			}
-		}
-		if secret == nil {
-			return nil, ErrMissingPSK
-		}
-		out = append(out, preSharedKey{id, secret})
-	}
-	return out, nil
-}
-
 // receive verifies a commit that arrived and is authentic, and stages it.
 func (g *Group) receive(content *authenticatedContent, psk PSKs) (*Staged, error) {
 	e, s, c := g.cur, g.cur.s, content.content.commit
@@ -917,7 +408,7 @@ func (g *Group) receive(content *authenticatedContent, psk PSKs) (*Staged, error
 	removed := slices.Contains(list.removes, e.self)
 	var psks []preSharedKey
 	if !removed {
-		if psks, err = g.lookupPSKs(list.psks, psk); err != nil {
+		if psks, err = lookupPSKs(list.psks, psk, g); err != nil {
 			return nil, err
 		}
 	}

@@ -1,6 +1,9 @@
 package mls
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors on which a caller may act. Every error of this package about the bytes
 // of another member wraps one of these or [sotto/crypto/codec.ErrMalformed].
@@ -14,8 +17,8 @@ var (
 	// that RFC 9420 or the callbacks of Config forbid.
 	ErrInvalid = errors.New("invalid")
 
-	// ErrAuthentication is returned when a signature, a tag or a decryption fails:
-	// nobody is known to have sent these bytes.
+	// ErrAuthentication is returned when a signature, a tag or a decryption fails.
+	// Unless a [SenderError] says who sent these bytes, nobody is known to have.
 	ErrAuthentication = errors.New("not authentic")
 
 	// ErrWrongGroup is returned for a message of another group.
@@ -65,7 +68,8 @@ var (
 	// ErrNotForUs is returned by Join for a welcome that names another key package.
 	ErrNotForUs = errors.New("welcome for another key package")
 
-	// ErrRemoved is returned by Merge for a commit that removes this member.
+	// ErrRemoved is returned by Merge and Export of a staged commit that removes
+	// this member.
 	ErrRemoved = errors.New("removed from the group")
 
 	// ErrReInit is returned for an operation on a group that a ReInit proposal
@@ -79,3 +83,21 @@ var (
 	// not written by this package or have been damaged since.
 	ErrCorrupt = errors.New("stored state is corrupt")
 )
+
+// SenderError is the error of [Group.Process] for a message that is proven to be
+// of Sender and cannot be taken. Where it wraps ErrInvalid or ErrAuthentication the
+// sender broke the rules, perhaps towards this member alone: so does a commit that
+// leaves others no way to notice (RFC 9420, Section 16.12).
+type SenderError struct {
+	Sender Sender
+	Err    error
+}
+
+func (e *SenderError) Error() string {
+	if e.Sender.Type == SenderMember {
+		return fmt.Sprintf("from leaf %d: %v", e.Sender.Leaf, e.Err)
+	}
+	return fmt.Sprintf("from sender of type %d: %v", e.Sender.Type, e.Err)
+}
+
+func (e *SenderError) Unwrap() error { return e.Err }

@@ -16,7 +16,7 @@ type ExternalSender struct {
 }
 
 // ExternalSendersExtension returns senders as an extension of a group's context.
-// Their credentials are for the application to validate.
+// Their credentials are judged by Config.ValidateExternalSender.
 func ExternalSendersExtension(senders []ExternalSender) Extension {
 	return Extension{ExtensionExternalSenders, codec.AppendVecFunc(nil, func(b []byte) []byte {
 		for i := range senders {
@@ -33,6 +33,10 @@ func ParseExternalSenders(data []byte) (out []ExternalSender, err error) {
 	}
 	r := codec.NewReader(data)
 	r.Each(maxVec, func(r *codec.Reader) {
+		if len(out) == maxExternalSenders {
+			tooMany(r, "external senders", maxExternalSenders)
+			return
+		}
 		s := ExternalSender{SignatureKey: r.Vec(maxVec)}
 		s.Credential.decode(r)
 		out = append(out, s)
@@ -86,6 +90,20 @@ func (g *Group) GroupInfo(withTree bool) ([]byte, error) {
 		return nil, fmt.Errorf("make group info: %w", err)
 	}
 	return info.encode(appendMessageHeader(nil, wireGroupInfo)), nil
+}
+
+// PeekGroupInfo reads the context in a group info, an MLSMessage, without verifying
+// it: for instance to see of which suite one's signer must be.
+func PeekGroupInfo(info []byte) (GroupContext, error) {
+	r, err := readMessageOf(bytes.Clone(info), wireGroupInfo)
+	if err != nil {
+		return GroupContext{}, err
+	}
+	i := decodeGroupInfo(r)
+	if err := r.Done(); err != nil {
+		return GroupContext{}, fmt.Errorf("read group info: %w", err)
+	}
+	return i.context, nil
 }
 
 // ExternalJoinOptions says how a device joins by itself.
@@ -170,7 +188,7 @@ func joinExternal(c Config, msg []byte, o ExternalJoinOptions) (*Staged, error) 
 	if err != nil {
 		return nil, err
 	}
-	psks, err := lookupPSKs(list.psks, o.PSK, nil)
+	psks, err := lookupPSKs(list.psks, o.PSK)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +211,7 @@ func joinExternal(c Config, msg []byte, o ExternalJoinOptions) (*Staged, error) 
 		return nil, err
 	}
 	defer path.wipe()
-	if err := e.checkReplacement(config, path.leaf, SourceCommit, t.self, old); err != nil {
+	if err := e.checkOwn(config, path.leaf, old); err != nil {
 		return nil, err
 	}
 	t.changed, t.keys, t.commit, t.hasPath = []LeafIndex{t.self}, path.keys, path.commit, true

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync"
 
 	"sotto/crypto/codec"
 )
@@ -33,6 +35,14 @@ func (s Sender) encode(b []byte) []byte {
 		b = codec.AppendU32(b, uint32(s.Leaf))
 	}
 	return b
+}
+
+// size returns how many bytes encode appends.
+func (s Sender) size() int {
+	if s.Type == SenderMember || s.Type == SenderExternal {
+		return 5
+	}
+	return 1
 }
 
 func (s *Sender) decode(r *codec.Reader) {
@@ -78,12 +88,16 @@ type framedContent struct {
 }
 
 func (f *framedContent) encode(b []byte) []byte {
+	return append(f.encodeHeader(b), f.body...)
+}
+
+// encodeHeader appends all but the body.
+func (f *framedContent) encodeHeader(b []byte) []byte {
 	b = codec.AppendVec(b, f.groupID)
 	b = codec.AppendU64(b, f.epoch)
 	b = f.sender.encode(b)
 	b = codec.AppendVec(b, f.authData)
-	b = codec.AppendU8(b, uint8(f.kind))
-	return append(b, f.body...)
+	return codec.AppendU8(b, uint8(f.kind))
 }
 
 func (f *framedContent) decodeHeader(r *codec.Reader) {
@@ -150,24 +164,60 @@ func (a *authenticatedContent) tbs(b, context []byte) []byte {
 	return b
 }
 
-func (a *authenticatedContent) size(context []byte) int {
-	return len(a.content.groupID) + len(a.content.authData) + len(a.content.body) + len(context) + 40
+// signContent appends what the signature is over.
+func (a *authenticatedContent) signContent(b, context []byte) []byte {
+	f := &a.content
+	size := messageHeaderLen + codec.VarintLen(len(f.groupID)) + len(f.groupID) + 8 + f.sender.size() +
+		codec.VarintLen(len(f.authData)) + len(f.authData) + 1 + len(f.body)
+	if f.sender.signsContext() {
+		size += len(context)
+	}
+	return a.tbs(appendSignContent(slices.Grow(b, size+40), "FramedContentTBS", size), context)
 }
 
 func (a *authenticatedContent) sign(s *suite, signer crypto.Signer, context []byte) (err error) {
-	content := signContent("FramedContentTBS", a.size(context), func(b []byte) []byte { return a.tbs(b, context) })
-	if a.signature, err = s.signRaw(signer, content); err != nil {
+	w := newWorkspace()
+	defer w.done()
+	w.buf = a.signContent(w.buf, context)
+	if a.signature, err = s.signRaw(signer, w.buf); err != nil {
 		return fmt.Errorf("sign message: %w", err)
 	}
 	return nil
 }
 
 func (a *authenticatedContent) verify(s *suite, key, context []byte) error {
-	content := signContent("FramedContentTBS", a.size(context), func(b []byte) []byte { return a.tbs(b, context) })
-	if !s.verifyRaw(key, content, a.signature) {
+	w := newWorkspace()
+	defer w.done()
+	w.buf = a.signContent(w.buf, context)
+	if !s.verifyRaw(key, w.buf, a.signature) {
 		return fmt.Errorf("%w: signature of the message", ErrAuthentication)
 	}
 	return nil
+}
+
+// A workspace holds what a message needs while it is made or read. It is wiped and
+// used again, so that nothing of it is left to the garbage collector.
+type workspace struct {
+	buf             []byte // what is signed, or the content
+	key, senderData messageKey
+	sender          [senderDataLen]byte
+}
+
+var workspaces sync.Pool
+
+func newWorkspace() *workspace {
+	if w, ok := workspaces.Get().(*workspace); ok {
+		return w
+	}
+	return new(workspace)
+}
+
+func (w *workspace) done() {
+	clear(w.buf[:cap(w.buf)])
+	*w = workspace{buf: w.buf[:0]}
+	if cap(w.buf) <= 1<<16 {
+		workspaces.Put(w)
+	}
 }
 
 // proposalRef returns the reference of a proposal (Section 5.2).
@@ -189,8 +239,12 @@ func (a *authenticatedContent) publicMessage(s *suite, membershipKey, context []
 	return b
 }
 
-// decodePublicMessage reads a PublicMessage from r, which reads all of msg.
-func decodePublicMessage(r *codec.Reader, msg []byte) (a *authenticatedContent, membershipTag []byte, err error) {
+// decodePublicMessage reads an MLSMessage with a PublicMessage.
+func decodePublicMessage(msg []byte) (a *authenticatedContent, membershipTag []byte, err error) {
+	r, err := readMessageOf(msg, wirePublicMessage)
+	if err != nil {
+		return nil, nil, err
+	}
 	a = &authenticatedContent{wire: wirePublicMessage}
 	a.content.decodeHeader(r)
 	a.content.decodeBody(r, msg)
@@ -250,18 +304,19 @@ func (d *senderData) applyGuard(nonce *[nonceSize]byte) {
 	}
 }
 
-// senderDataKey derives the key of the sender data from a sample of the
-// ciphertext (Section 6.3.2).
-func (s *suite) senderDataKey(secret, ciphertext []byte) (key messageKey) {
+// senderDataKey fills key with the key of the sender data, which it derives from a
+// sample of the ciphertext (Section 6.3.2).
+func (s *suite) senderDataKey(key *messageKey, secret, ciphertext []byte) {
 	sample := ciphertext[:min(len(ciphertext), s.nh)]
 	d := s.kdf(secret)
+	defer d.done()
 	d.expand(key.key[:s.nk], "key", sample)
 	d.expand(key.nonce[:], "nonce", sample)
-	return key
 }
 
-// seal makes a PrivateMessage in an MLSMessage of a, which is signed.
-func (s *suite) seal(a *authenticatedContent, data senderData, key *messageKey, senderSecret []byte, padding int) ([]byte, error) {
+// seal makes a PrivateMessage in an MLSMessage of a, which is signed. It uses up
+// w.key.
+func (s *suite) seal(w *workspace, a *authenticatedContent, data senderData, senderSecret []byte, padding int) ([]byte, error) {
 	plain := len(a.content.body) + codec.VarintLen(len(a.signature)) + len(a.signature)
 	if a.content.kind == ContentCommit {
 		plain += codec.VarintLen(len(a.tag)) + len(a.tag)
@@ -287,46 +342,40 @@ func (s *suite) seal(a *authenticatedContent, data senderData, key *messageKey, 
 	start := len(out)
 	out = append(out, a.content.body...)
 	out = a.encodeAuth(out)
-	for range padded - plain {
-		out = append(out, 0)
-	}
+	out = out[:len(out)+padded-plain] // zero still
 	contentAAD, senderAAD := p.aads(out)
 
-	nonce := key.nonce
-	data.applyGuard(&nonce)
-	aead, err := s.newAEAD(key.key[:s.nk])
+	data.applyGuard(&w.key.nonce)
+	aead, err := s.newAEAD(w.key.key[:s.nk])
 	if err != nil {
 		return nil, err
 	}
-	out = aead.Seal(out[:start], nonce[:], out[start:], contentAAD)
+	out = aead.Seal(out[:start], w.key.nonce[:], out[start:], contentAAD)
 
-	senderKey := s.senderDataKey(senderSecret, out[start:])
-	defer senderKey.wipe()
-	if aead, err = s.newAEAD(senderKey.key[:s.nk]); err != nil {
+	s.senderDataKey(&w.senderData, senderSecret, out[start:])
+	if aead, err = s.newAEAD(w.senderData.key[:s.nk]); err != nil {
 		return nil, err
 	}
 	plainSender := out[sender : sender+senderDataLen]
 	binary.BigEndian.PutUint32(plainSender, uint32(data.leaf))
 	binary.BigEndian.PutUint32(plainSender[4:], data.generation)
 	copy(plainSender[8:], data.guard[:])
-	aead.Seal(out[:sender], senderKey.nonce[:], plainSender, senderAAD)
+	aead.Seal(out[:sender], w.senderData.nonce[:], plainSender, senderAAD)
 	return out, nil
 }
 
 // openSenderData reads who sent p, which is the whole of msg.
-func (s *suite) openSenderData(p *privateHeader, msg, secret []byte) (d senderData, err error) {
+func (s *suite) openSenderData(w *workspace, p *privateHeader, msg, secret []byte) (d senderData, err error) {
 	if len(p.encryptedSenderData) != senderDataLen+tagSize || len(p.ciphertext) < tagSize {
 		return d, fmt.Errorf("read private message: %w: too short", codec.ErrMalformed)
 	}
-	key := s.senderDataKey(secret, p.ciphertext)
-	defer key.wipe()
+	s.senderDataKey(&w.senderData, secret, p.ciphertext)
 	_, aad := p.aads(msg)
-	aead, err := s.newAEAD(key.key[:s.nk])
+	aead, err := s.newAEAD(w.senderData.key[:s.nk])
 	if err != nil {
 		return d, err
 	}
-	var buf [senderDataLen]byte
-	plain, err := aead.Open(buf[:0], key.nonce[:], p.encryptedSenderData, aad)
+	plain, err := aead.Open(w.sender[:0], w.senderData.nonce[:], p.encryptedSenderData, aad)
 	if err != nil {
 		return d, fmt.Errorf("%w: sender data does not decrypt", ErrAuthentication)
 	}
@@ -336,27 +385,26 @@ func (s *suite) openSenderData(p *privateHeader, msg, secret []byte) (d senderDa
 	return d, nil
 }
 
-// openContent decrypts the content of p, which is the whole of msg. The result
-// shares no memory with msg but for the header's fields.
-func (s *suite) openContent(p *privateHeader, msg []byte, d senderData, key *messageKey) (*authenticatedContent, error) {
-	nonce := key.nonce
-	d.applyGuard(&nonce)
+// openContent decrypts the content of p, which is the whole of msg, into a. It uses
+// up w.key. The result shares no memory with msg but for the header's fields.
+func (s *suite) openContent(w *workspace, p *privateHeader, msg []byte, d senderData, a *authenticatedContent) error {
+	d.applyGuard(&w.key.nonce)
 	contentAAD, _ := p.aads(msg)
-	aead, err := s.newAEAD(key.key[:s.nk])
+	aead, err := s.newAEAD(w.key.key[:s.nk])
 	if err != nil {
-		return nil, err
+		return err
 	}
-	plain, err := aead.Open(nil, nonce[:], p.ciphertext, contentAAD)
+	plain, err := aead.Open(nil, w.key.nonce[:], p.ciphertext, contentAAD)
 	if err != nil {
-		return nil, fmt.Errorf("%w: content does not decrypt", ErrAuthentication)
+		return fmt.Errorf("%w: content does not decrypt", ErrAuthentication)
 	}
-	a := &authenticatedContent{wire: wirePrivateMessage, content: framedContent{
+	*a = authenticatedContent{wire: wirePrivateMessage, content: framedContent{
 		groupID: p.groupID, epoch: p.epoch, authData: p.authData, kind: p.kind,
 		sender: Sender{SenderMember, d.leaf},
 	}}
-	r := codec.NewReader(plain)
-	a.content.decodeBody(r, plain)
-	a.decodeAuth(r)
+	r := *codec.NewReader(plain)
+	a.content.decodeBody(&r, plain)
+	a.decodeAuth(&r)
 	for _, b := range r.Rest() {
 		if b != 0 {
 			r.Fail("padding that is not zero")
@@ -364,20 +412,20 @@ func (s *suite) openContent(p *privateHeader, msg []byte, d senderData, key *mes
 		}
 	}
 	if err := r.Err(); err != nil {
-		return nil, fmt.Errorf("read private message: %w", err)
+		return fmt.Errorf("read private message: %w", err)
 	}
-	return a, nil
+	return nil
 }
 
 // decodePrivateMessage reads a PrivateMessage.
-func decodePrivateMessage(r *codec.Reader) (*privateHeader, error) {
+func decodePrivateMessage(r *codec.Reader) (privateHeader, error) {
 	p := decodePrivateHeader(r)
 	p.encryptedSenderData = r.Vec(maxVec)
 	p.ciphertext = r.Vec(maxVec)
 	if err := r.Done(); err != nil {
-		return nil, fmt.Errorf("read private message: %w", err)
+		return p, fmt.Errorf("read private message: %w", err)
 	}
-	return &p, nil
+	return p, nil
 }
 
 // newGuard returns a fresh reuse guard.

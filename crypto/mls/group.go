@@ -33,6 +33,12 @@ type Config struct {
 	// once. Required.
 	ValidateCredential func(leaf, old *LeafNode) error
 
+	// ValidateExternalSender judges the credential of who may propose from outside, when
+	// it comes into the group's extensions and when joining (RFC 9420,
+	// Section 5.3.1). As above, the answer must depend on the argument alone. Nil
+	// judges none.
+	ValidateExternalSender func(ExternalSender) error
+
 	// OutOfOrder is how many skipped message keys are kept for each sender,
 	// epoch and kind of message. Default 64.
 	OutOfOrder int
@@ -123,15 +129,9 @@ func (e *epoch) over() *epoch {
 
 // A pastEpoch still opens late application messages.
 type pastEpoch struct {
-	epoch   *epoch
+	epoch   *epoch // when it was stored, with the leaves of its tree alone
 	secrets secretTree
-}
-
-// A pendingProposal has arrived, or been made here, and may be committed.
-type pendingProposal struct {
-	content *authenticatedContent
-	ref     []byte
-	key     *privateKey // of one's own update
+	changed []changedLeaf // by the next epoch
 }
 
 // Group is one member's state of a group. It is not safe for concurrent use,
@@ -144,6 +144,7 @@ type Group struct {
 	past    []pastEpoch        // newest first
 	pending []*pendingProposal // oldest first
 	dirty   dirtySet
+	own     *owner    // of the ratchets that g shares with no clone; nil if it has none
 	inviter LeafIndex // see InvitedBy
 }
 
@@ -166,7 +167,7 @@ func newGroup(c Config, o GroupOptions) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkContextExtensions(o.Extensions); err != nil {
+	if err := config.checkContextExtensions(o.Extensions); err != nil {
 		return nil, err
 	}
 	k := KeyPackageOptions{
@@ -212,13 +213,18 @@ func newGroup(c Config, o GroupOptions) (*Group, error) {
 func begun(c *Config, e *epoch, secrets secretTree) *Group {
 	g := &Group{config: c, cur: e, secrets: secrets}
 	g.dirty.epochBegins(e, &secrets)
+	g.dirty.tree(nil, e.tree)
 	return g
 }
 
 // Clone returns an independent copy of g. It costs some hundred bytes: the two
 // share what neither changes afterwards.
 func (g *Group) Clone() *Group {
+	if g.own != nil {
+		g.own.shared.Store(true)
+	}
 	c := *g
+	c.own = nil
 	c.past = slices.Clone(g.past)
 	c.pending = slices.Clip(g.pending)
 	c.dirty = g.dirty.clone()
@@ -325,15 +331,17 @@ func (g *Group) Encrypt(content, authenticatedData []byte) ([]byte, error) {
 	if len(content) > maxVec/2 || len(authenticatedData) > maxVec/4 {
 		return nil, fmt.Errorf("encrypt: %w: %d bytes and %d of authenticated data", ErrInvalid, len(content), len(authenticatedData))
 	}
-	a := &authenticatedContent{wire: wirePrivateMessage, content: framedContent{
+	w := newWorkspace()
+	defer w.done()
+	w.buf = codec.AppendVec(w.buf, content)
+	a := authenticatedContent{wire: wirePrivateMessage, content: framedContent{
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: Sender{SenderMember, e.self},
-		authData: authenticatedData, kind: ContentApplication,
-		body: codec.AppendVec(make([]byte, 0, len(content)+4), content),
+		authData: authenticatedData, kind: ContentApplication, body: w.buf,
 	}}
 	if err := a.sign(e.s, g.config.Signer, e.encoded); err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
-	msg, err := g.seal(a)
+	msg, err := g.seal(&a)
 	if err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
@@ -347,21 +355,30 @@ func (g *Group) seal(a *authenticatedContent) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	w := newWorkspace()
+	defer w.done()
 	r := secrets.ratchet(e.self, kind)
-	var key messageKey
-	defer key.wipe()
-	next, err := r.next(e.s, &key)
+	next, err := r.next(e.s, &w.key)
 	if err != nil {
 		return nil, err
 	}
-	msg, err := e.s.seal(a, senderData{e.self, r.generation, newGuard()}, &key, e.secrets.senderData, g.config.Padding)
+	msg, err := e.s.seal(w, a, senderData{e.self, r.generation, newGuard()}, e.secrets.senderData, g.config.Padding)
 	if err != nil {
 		return nil, err
 	}
 	g.dirty.opened(e, &g.secrets, e.self)
 	g.dirty.ratchet(e, e.self, kind)
-	g.secrets = secrets.with(e.self, kind, next)
+	secrets.set(g.writer(), e.self, kind, next)
+	g.secrets = secrets
 	return msg, nil
+}
+
+// writer returns what g marks as its own, and so may overwrite.
+func (g *Group) writer() *owner {
+	if g.own == nil || g.own.shared.Load() {
+		g.own = new(owner)
+	}
+	return g.own
 }
 
 // ProposeOptions says how a proposal is made. A nil *ProposeOptions is empty.
@@ -369,6 +386,10 @@ type ProposeOptions struct {
 	Public            bool // make a PublicMessage
 	AuthenticatedData []byte
 	Leaf              *LeafChange // for an Update; the Signer must stay
+
+	// Now, in seconds since 1970, is the time at which the lifetime of an added key
+	// package must hold. Zero checks none.
+	Now uint64
 }
 
 // Propose makes a proposal for another member to commit by reference. An Update
@@ -417,6 +438,9 @@ func (g *Group) propose(p Proposal, o *ProposeOptions) ([]byte, error) {
 	default:
 		p = withNonce(s, p)
 	}
+	if err := checkLifetime(p, o.Now); err != nil {
+		return nil, err
+	}
 	if err := e.checkProposal(g.config, p, me); err != nil {
 		return nil, err
 	}
@@ -444,52 +468,6 @@ func (g *Group) propose(p Proposal, o *ProposeOptions) ([]byte, error) {
 	g.addPending(pending)
 	return msg, nil
 }
-
-// addPending keeps p, once.
-func (g *Group) addPending(p *pendingProposal) {
-	for _, known := range g.pending {
-		if bytes.Equal(known.ref, p.ref) {
-			return
-		}
-	}
-	g.pending = append(slices.Clip(g.pending), p)
-	g.dirty.pending(g.cur, len(g.pending)-1)
-}
-
-// PendingProposal is a proposal that a commit may refer to.
-type PendingProposal struct {
-	Proposal Proposal
-	Sender   Sender
-	Ref      []byte
-}
-
-// PendingProposals returns the proposals received or made in this epoch, oldest
-// first.
-func (g *Group) PendingProposals() []PendingProposal {
-	out := make([]PendingProposal, len(g.pending))
-	for i, p := range g.pending {
-		out[i] = PendingProposal{p.content.content.proposal, p.content.content.sender, p.ref}
-	}
-	return out
-}
-
-// DropProposal forgets a pending proposal that the application refuses. A commit
-// that refers to it can then not be processed.
-func (g *Group) DropProposal(ref []byte) {
-	for i, p := range g.pending {
-		if bytes.Equal(p.ref, ref) {
-			for j := i; j < len(g.pending); j++ {
-				g.dirty.pending(g.cur, j)
-			}
-			g.pending = slices.Concat(g.pending[:i], g.pending[i+1:])
-			return
-		}
-	}
-}
-
-// maxPending bounds the pending proposals, so that a member that proposes
-// without end does not fill the others' memory.
-const maxPending = 1 << 10
 
 // ForgetBefore deletes the secrets of all past epochs before epoch: their late
 // messages cannot be read any more.

@@ -80,6 +80,14 @@ func ParseKeyPackage(b []byte) (*KeyPackage, error) {
 	return k, nil
 }
 
+// ParseKeyPackageMessage is ParseKeyPackage for an MLSMessage.
+func ParseKeyPackageMessage(msg []byte) (*KeyPackage, error) {
+	if _, err := readMessageOf(msg, wireKeyPackage); err != nil {
+		return nil, err
+	}
+	return ParseKeyPackage(msg[messageHeaderLen:])
+}
+
 // Verify checks the key package as Section 10.1 demands, except for the
 // credential, the lifetime and what depends on a group.
 func (k *KeyPackage) Verify() error {
@@ -95,6 +103,9 @@ func (k *KeyPackage) verify(s *suite) error {
 		return fmt.Errorf("verify key package: %w: it is for suite %v, not %v", ErrInvalid, k.Suite, s.id)
 	}
 	if err := k.LeafNode.validate(s, SourceKeyPackage, nil, 0); err != nil {
+		return fmt.Errorf("verify key package: %w", err)
+	}
+	if err := k.Extensions.check(); err != nil {
 		return fmt.Errorf("verify key package: %w", err)
 	}
 	if bytes.Equal(k.InitKey, k.LeafNode.EncryptionKey) {

@@ -70,6 +70,7 @@ func (k keySchedule) welcomeKey() (key, nonce []byte) {
 	secret := k.s.deriveSecret(k.intermediate, "welcome")
 	defer clear(secret)
 	d := k.s.kdf(secret)
+	defer d.done()
 	key, nonce = make([]byte, k.s.nk), make([]byte, nonceSize)
 	d.expand(key, "key", nil)
 	d.expand(nonce, "nonce", nil)
@@ -86,6 +87,7 @@ func (k keySchedule) epoch(context []byte) (e *epochSecrets, encryption []byte) 
 
 func (s *suite) epochSecrets(epochSecret []byte) (e *epochSecrets, encryption []byte) {
 	d := s.kdf(epochSecret)
+	defer d.done()
 	return &epochSecrets{
 		senderData:    d.derive("sender data"),
 		exporter:      d.derive("exporter"),
@@ -112,9 +114,8 @@ func (s *suite) export(exporter []byte, name string, context []byte, length int)
 // commit with its signature, then interim from that and the confirmation tag.
 
 func (s *suite) confirmedTranscriptHash(interim []byte, c *authenticatedContent) []byte {
-	b := codec.AppendU16(nil, uint16(c.wire))
-	b = c.content.encode(b)
-	return s.sum(interim, codec.AppendVec(b, c.signature))
+	header := c.content.encodeHeader(codec.AppendU16(nil, uint16(c.wire)))
+	return s.sum(interim, header, c.content.body, codec.AppendVec(nil, c.signature))
 }
 
 func (s *suite) interimTranscriptHash(confirmed, tag []byte) []byte {
@@ -132,7 +133,7 @@ func (s *suite) encapsulateInit(externalPub []byte) (kemOutput, initSecret []byt
 	}
 	kemOutput, sender, err := hpke.NewSender(pub, s.hkdf, s.aead, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%w: external key: %w", ErrInvalid, err)
 	}
 	initSecret, err = sender.Export(externalInitLabel, s.nh)
 	return kemOutput, initSecret, err

@@ -13,6 +13,19 @@ import (
 // reads: 16 MiB. A tree of 1,000 leaves with X-Wing keys takes 3.
 const maxVec = 1 << 24
 
+// Lists whose elements may be as short as a byte or two take many times their
+// length in memory. More of them than anyone needs are not read.
+const (
+	maxCertificates    = 1 << 7
+	maxExtensions      = 1 << 10
+	maxExternalSenders = 1 << 10
+)
+
+// tooMany ends the reading of a list that has n elements already.
+func tooMany(r *codec.Reader, what string, n int) {
+	r.Take(fmt.Errorf("%w: more than %d %s", ErrUnsupported, n, what))
+}
+
 // version is mls10, the only protocol version.
 const version = 1
 
@@ -61,7 +74,13 @@ func (c *Credential) decode(r *codec.Reader) {
 	case CredentialBasic:
 		c.Identity = r.Vec(maxVec)
 	case CredentialX509:
-		r.Each(maxVec, func(r *codec.Reader) { c.Certificates = append(c.Certificates, r.Vec(maxVec)) })
+		r.Each(maxVec, func(r *codec.Reader) {
+			if len(c.Certificates) == maxCertificates {
+				tooMany(r, "certificates in a credential", maxCertificates)
+				return
+			}
+			c.Certificates = append(c.Certificates, r.Vec(maxVec))
+		})
 	default:
 		// The length of what follows is not known, so there is no skipping it.
 		if r.Err() == nil {
@@ -116,6 +135,10 @@ func (x Extensions) encode(b []byte) []byte {
 
 func decodeExtensions(r *codec.Reader) (x Extensions) {
 	r.Each(maxVec, func(r *codec.Reader) {
+		if len(x) == maxExtensions {
+			tooMany(r, "extensions", maxExtensions)
+			return
+		}
 		x = append(x, Extension{ExtensionType(r.U16()), r.Vec(maxVec)})
 	})
 	if r.Err() == nil {
@@ -128,12 +151,21 @@ func decodeExtensions(r *codec.Reader) (x Extensions) {
 
 // check looks for a type that occurs twice (Section 13.4).
 func (x Extensions) check() error {
-	seen := make(map[ExtensionType]bool, len(x))
+	var seen map[ExtensionType]bool
+	if len(x) > 8 {
+		seen = make(map[ExtensionType]bool, len(x))
+	}
 	for i := range x {
-		if seen[x[i].Type] {
-			return fmt.Errorf("%w: two extensions of type %#04x", ErrInvalid, uint16(x[i].Type))
+		t := x[i].Type
+		twice := seen[t]
+		if seen == nil {
+			_, twice = x[:i].Get(t)
+		} else {
+			seen[t] = true
 		}
-		seen[x[i].Type] = true
+		if twice {
+			return fmt.Errorf("%w: two extensions of type %#04x", ErrInvalid, uint16(t))
+		}
 	}
 	return nil
 }
@@ -285,6 +317,8 @@ func (l *LeafNode) encode(b []byte) []byte {
 	return codec.AppendVec(l.encodeUnsigned(b), l.Signature)
 }
 
+func (l *LeafNode) same(o *LeafNode) bool { return l == o || bytes.Equal(l.encoded, o.encoded) }
+
 func decodeLeafNode(r *codec.Reader) *LeafNode {
 	l := readLeafNode(r)
 	if r.Err() != nil {
@@ -349,9 +383,31 @@ func (l *LeafNode) verify(s *suite, groupID []byte, leaf LeafIndex) error {
 // and that it lists what it uses (Section 7.3). The other members' part is in
 // ratchetTree.checkMembers.
 func (l *LeafNode) validate(s *suite, source LeafNodeSource, groupID []byte, leaf LeafIndex) error {
-	if source != 0 && l.Source != source {
+	if l.Source != source {
 		return fmt.Errorf("%w: leaf node of source %d where %d belongs", ErrInvalid, l.Source, source)
 	}
+	if err := s.checkPublicKey(l.EncryptionKey); err != nil {
+		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
+	}
+	if err := l.checkListed(s); err != nil {
+		return err
+	}
+	return l.verify(s, groupID, leaf)
+}
+
+// validateOfTree is validate for a leaf of a tree that one did not see grow.
+func (l *LeafNode) validateOfTree(s *suite, groupID []byte, leaf LeafIndex) error {
+	if err := s.checkKeyOfTree(l.EncryptionKey); err != nil {
+		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
+	}
+	if err := l.checkListed(s); err != nil {
+		return err
+	}
+	return l.verify(s, groupID, leaf)
+}
+
+// checkListed verifies that a leaf lists what it uses.
+func (l *LeafNode) checkListed(s *suite) error {
 	caps := &l.Capabilities
 	switch {
 	case !slices.Contains(caps.Versions, version):
@@ -361,15 +417,15 @@ func (l *LeafNode) validate(s *suite, source LeafNodeSource, groupID []byte, lea
 	case !slices.Contains(caps.Credentials, l.Credential.Type):
 		return fmt.Errorf("%w: leaf node does not list its credential type", ErrInvalid)
 	}
+	if err := l.Extensions.check(); err != nil {
+		return err
+	}
 	for _, x := range l.Extensions {
 		if !x.Type.isDefault() && !slices.Contains(caps.Extensions, x.Type) {
 			return fmt.Errorf("%w: leaf node does not list its extension %#04x", ErrInvalid, uint16(x.Type))
 		}
 	}
-	if err := s.checkPublicKey(l.EncryptionKey); err != nil {
-		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
-	}
-	return l.verify(s, groupID, leaf)
+	return nil
 }
 
 // supports checks that l lists what the extensions of a group's context demand

@@ -272,11 +272,9 @@ func TestDamagedState(t *testing.T) {
 	ben.check(err)
 	ben.save(next)
 	for name := range ben.disk {
-		kind := name[len(name)-1]
-		if len(name) > 9 {
-			kind = name[8]
-		}
-		if kind == recordHandshake || kind == recordApplication || kind == recordSubtree || kind == recordProposal {
+		k, err := parseRecordName([]byte(name))
+		ben.check(err)
+		if k.kind == recordProposal || k.epoch != ben.g.Epoch() && (k.kind == recordApplication || k.kind == recordSubtree) {
 			continue // a group is whole without them
 		}
 		var rest []Record

@@ -24,18 +24,27 @@ func appendMessageHeader(b []byte, w wireFormat) []byte {
 // messageHeaderLen = 2 + 2 // version, wire format
 const messageHeaderLen = 4
 
-// readMessageHeader begins to read an MLSMessage.
-func readMessageHeader(b []byte) (*codec.Reader, wireFormat, error) {
-	if len(b) > maxVec {
-		return nil, 0, fmt.Errorf("read message: %w: %d bytes, at most %d", codec.ErrMalformed, len(b), maxVec)
+// present reads the first byte of an optional value (Section 2.1.1), or a flag.
+func present(r *codec.Reader) bool {
+	b := r.U8()
+	if b > 1 {
+		r.Fail("optional value or flag with %d", b)
 	}
-	r := codec.NewReader(b)
+	return b == 1
+}
+
+// readMessageHeader begins to read an MLSMessage.
+func readMessageHeader(b []byte) (codec.Reader, wireFormat, error) {
+	r := *codec.NewReader(b)
+	if len(b) > maxVec {
+		return r, 0, fmt.Errorf("read message: %w: %d bytes, at most %d", codec.ErrMalformed, len(b), maxVec)
+	}
 	v, w := r.U16(), wireFormat(r.U16())
 	if r.Err() == nil && v != version {
-		return nil, 0, fmt.Errorf("read message: %w: protocol version %d", ErrUnsupported, v)
+		return r, 0, fmt.Errorf("read message: %w: protocol version %d", ErrUnsupported, v)
 	}
 	if r.Err() == nil && (w < wirePublicMessage || w > wireKeyPackage) {
-		return nil, 0, fmt.Errorf("read message: %w: wire format %d", ErrUnsupported, w)
+		return r, 0, fmt.Errorf("read message: %w: wire format %d", ErrUnsupported, w)
 	}
 	return r, w, r.Err()
 }
@@ -49,7 +58,7 @@ func readMessageOf(b []byte, w wireFormat) (*codec.Reader, error) {
 	if got != w {
 		return nil, fmt.Errorf("read message: %w: wire format %d where %d belongs", codec.ErrMalformed, got, w)
 	}
-	return r, nil
+	return &r, nil
 }
 
 // MessageInfo is what anyone can read of a message to a group.
@@ -69,11 +78,11 @@ func Peek(msg []byte) (MessageInfo, error) {
 	}
 	switch w {
 	case wirePrivateMessage:
-		p := decodePrivateHeader(r)
+		p := decodePrivateHeader(&r)
 		return MessageInfo{GroupID: p.groupID, Epoch: p.epoch, Type: p.kind}, r.Err()
 	case wirePublicMessage:
 		var f framedContent
-		f.decodeHeader(r)
+		f.decodeHeader(&r)
 		return MessageInfo{GroupID: f.groupID, Epoch: f.epoch, Type: f.kind, Public: true}, r.Err()
 	}
 	return MessageInfo{}, fmt.Errorf("read message: %w: wire format %d is not for a group", codec.ErrMalformed, w)

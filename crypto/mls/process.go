@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-
-	"sotto/crypto/codec"
 )
 
 // ProcessOptions says what a message may need besides. A nil *ProcessOptions is
@@ -54,17 +52,13 @@ func (g *Group) process(msg []byte, o *ProcessOptions) (*Received, error) {
 	}
 	switch wire {
 	case wirePrivateMessage:
-		p, err := decodePrivateMessage(r)
+		p, err := decodePrivateMessage(&r)
 		if err != nil {
 			return nil, err
 		}
-		return g.processPrivate(p, msg, o)
+		return g.processPrivate(&p, msg, o)
 	case wirePublicMessage:
-		msg = bytes.Clone(msg) // what is decoded stays
-		if r, err = readMessageOf(msg, wirePublicMessage); err != nil {
-			return nil, err
-		}
-		return g.processPublic(r, msg, o)
+		return g.processPublic(bytes.Clone(msg), o) // what is decoded stays
 	}
 	return nil, fmt.Errorf("%w: wire format %d is not for a group", ErrInvalid, wire)
 }
@@ -96,7 +90,9 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 		}
 		e, secrets = past.epoch, &past.secrets
 	}
-	data, err := e.s.openSenderData(p, msg, e.secrets.senderData)
+	w := newWorkspace()
+	defer w.done()
+	data, err := e.s.openSenderData(w, p, msg, e.secrets.senderData)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +102,7 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 	}
 	kind := kindOf(p.kind)
 	if data.leaf == e.self {
-		return nil, g.ownMessage(e, p, msg, data, kind)
+		return nil, g.ownMessage(e, w, p, msg, data, kind)
 	}
 	opened, err := secrets.opened(data.leaf)
 	if err != nil {
@@ -116,14 +112,12 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 	if ratchet == nil {
 		return nil, ErrReplayed
 	}
-	var key messageKey
-	defer key.wipe()
-	moved, err := ratchet.key(e.s, data.generation, &key, g.config.OutOfOrder, g.config.MaxForward)
+	moved, err := ratchet.key(e.s, data.generation, &w.key, g.config.OutOfOrder, g.config.MaxForward)
 	if err != nil {
 		return nil, err
 	}
-	a, err := e.s.openContent(p, msg, data, &key)
-	if err != nil {
+	var a authenticatedContent
+	if err := e.s.openContent(w, p, msg, data, &a); err != nil {
 		return nil, err
 	}
 	if err := a.verify(e.s, leaf.SignatureKey, e.encoded); err != nil {
@@ -133,28 +127,31 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 		Type: p.kind, Epoch: p.epoch, Sender: a.content.sender, SenderNode: leaf,
 		AuthenticatedData: bytes.Clone(p.authData),
 	}
-	if p.kind == ContentCommit {
-		a.content.groupID, a.content.authData = e.context.GroupID, out.AuthenticatedData
-		out.Staged, err = g.receive(a, o.PSK)
-		return out, err
-	}
-	if p.kind == ContentProposal {
-		a.content.groupID, a.content.authData = e.context.GroupID, out.AuthenticatedData
-		if err := g.receiveProposal(a, out); err != nil {
-			return nil, err
-		}
-	} else {
+	if p.kind == ContentApplication {
 		out.Content, out.Generation = a.content.application, data.generation
+	} else {
+		kept := a // which an application message does not need to be
+		kept.content.groupID, kept.content.authData = e.context.GroupID, out.AuthenticatedData
+		if p.kind == ContentCommit {
+			if out.Staged, err = g.receive(&kept, o.PSK); err != nil {
+				return nil, &SenderError{out.Sender, err}
+			}
+			return out, nil
+		}
+		if err := g.receiveProposal(&kept, out); err != nil {
+			return nil, &SenderError{out.Sender, err}
+		}
 	}
 	g.dirty.opened(e, secrets, data.leaf)
 	g.dirty.ratchet(e, data.leaf, kind)
-	*secrets = opened.with(data.leaf, kind, moved)
+	opened.set(g.writer(), data.leaf, kind, moved)
+	*secrets = opened
 	return out, nil
 }
 
 // ownMessage says what is to be said of a message with this member's name on it:
 // an ErrRolledBack that nobody else can provoke, or ErrOwnMessage.
-func (g *Group) ownMessage(e *epoch, p *privateHeader, msg []byte, data senderData, kind ratchetKind) error {
+func (g *Group) ownMessage(e *epoch, w *workspace, p *privateHeader, msg []byte, data senderData, kind ratchetKind) error {
 	if e != g.cur {
 		return ErrOwnMessage // one's own keys of past epochs are gone
 	}
@@ -166,13 +163,11 @@ func (g *Group) ownMessage(e *epoch, p *privateHeader, msg []byte, data senderDa
 	if data.generation < ratchet.generation {
 		return ErrOwnMessage
 	}
-	var key messageKey
-	defer key.wipe()
-	if _, err := ratchet.key(e.s, data.generation, &key, 0, g.config.MaxForward); err != nil {
+	if _, err := ratchet.key(e.s, data.generation, &w.key, 0, g.config.MaxForward); err != nil {
 		return err
 	}
-	a, err := e.s.openContent(p, msg, data, &key)
-	if err != nil {
+	var a authenticatedContent
+	if err := e.s.openContent(w, p, msg, data, &a); err != nil {
 		return err
 	}
 	if err := a.verify(e.s, e.tree.leaf(e.self).SignatureKey, e.encoded); err != nil {
@@ -197,8 +192,8 @@ func (g *Group) receiveProposal(a *authenticatedContent, out *Received) error {
 	return nil
 }
 
-func (g *Group) processPublic(r *codec.Reader, msg []byte, o *ProcessOptions) (*Received, error) {
-	a, membershipTag, err := decodePublicMessage(r, msg)
+func (g *Group) processPublic(msg []byte, o *ProcessOptions) (*Received, error) {
+	a, membershipTag, err := decodePublicMessage(msg)
 	if err != nil {
 		return nil, err
 	}
@@ -227,10 +222,14 @@ func (g *Group) processPublic(r *codec.Reader, msg []byte, o *ProcessOptions) (*
 		return nil, ErrOwnMessage
 	}
 	if f.kind == ContentProposal {
-		return out, g.receiveProposal(a, out)
+		err = g.receiveProposal(a, out)
+	} else {
+		out.Staged, err = g.receive(a, o.PSK)
 	}
-	out.Staged, err = g.receive(a, o.PSK)
-	return out, err
+	if err != nil {
+		return nil, &SenderError{out.Sender, err}
+	}
+	return out, nil
 }
 
 // signatureKeyOf returns the key that signs for the sender of f (Section 6.1).

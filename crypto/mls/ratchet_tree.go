@@ -30,7 +30,7 @@ func (p *parentNode) encode(b []byte) []byte {
 }
 
 func decodeParentNode(r *codec.Reader) *parentNode {
-	p := &parentNode{encryptionKey: bytes.Clone(r.Vec(maxVec)), parentHash: bytes.Clone(r.Vec(maxVec))}
+	p := &parentNode{encryptionKey: r.Vec(maxVec), parentHash: r.Vec(maxVec)}
 	sub := r.Sub(maxVec)
 	for sub.Len() > 0 {
 		l := LeafIndex(sub.U32())
@@ -52,6 +52,39 @@ type treeNode struct {
 }
 
 func (n *treeNode) blank() bool { return n.leaf == nil && n.parent == nil }
+
+// same reports whether two nodes are the same but for what is under them.
+func (n *treeNode) same(o *treeNode) bool {
+	switch {
+	case n.leaf != nil && o.leaf != nil:
+		return n.leaf.same(o.leaf)
+	case n.parent != nil && o.parent != nil:
+		a, b := n.parent, o.parent
+		return a == b || bytes.Equal(a.encryptionKey, b.encryptionKey) && bytes.Equal(a.parentHash, b.parentHash) && slices.Equal(a.unmerged, b.unmerged)
+	}
+	return n.blank() && o.blank()
+}
+
+// encode appends Node of Section 7.8; the node is not blank.
+func (n *treeNode) encode(b []byte) []byte {
+	if n.leaf != nil {
+		return n.leaf.encode(append(b, 1))
+	}
+	return n.parent.encode(append(b, 2))
+}
+
+// decodeTreeNode reads the node at x, as a part of all, of which r reads the rest.
+func decodeTreeNode(r *codec.Reader, all []byte, x nodeIndex) (n treeNode) {
+	switch kind := r.U8(); {
+	case kind == 1 && x.isLeaf():
+		n.leaf = partOf(all, r)
+	case kind == 2 && !x.isLeaf():
+		n.parent = decodeParentNode(r)
+	default:
+		r.Fail("node %d is of type %d", x, kind)
+	}
+	return n
+}
 
 func (n *treeNode) encryptionKey() []byte {
 	if n.leaf != nil {
@@ -124,39 +157,35 @@ func (t *ratchetTree) encode(b []byte) []byte {
 	}
 	return codec.AppendVecFunc(b, func(b []byte) []byte {
 		for i := range t.nodes[:last] {
-			switch n := &t.nodes[i]; {
-			case n.leaf != nil:
-				b = n.leaf.encode(append(b, 1, 1))
-			case n.parent != nil:
-				b = n.parent.encode(append(b, 1, 2))
-			default:
+			if n := &t.nodes[i]; n.blank() {
 				b = append(b, 0)
+			} else {
+				b = n.encode(append(b, 1))
 			}
 		}
 		return b
 	})
 }
 
+// decodeTree reads a tree, whose nodes are parts of the input.
 func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 	t := &ratchetTree{s: s}
-	sub := r.Sub(maxVec)
+	content := r.Vec(maxVec)
+	sub := codec.NewReader(content)
 	for sub.Len() > 0 {
 		var n treeNode
 		if len(t.nodes) >= maxLeaves.nodes() {
 			sub.Fail("a tree of more than %d leaves", maxLeaves)
 			break
 		}
-		if present := sub.U8(); present == 1 {
-			switch kind := sub.U8(); {
-			case kind == 1 && len(t.nodes)%2 == 0:
-				n.leaf = decodeLeafNode(sub)
-			case kind == 2 && len(t.nodes)%2 == 1:
-				n.parent = decodeParentNode(sub)
-			default:
-				sub.Fail("node %d is of type %d", len(t.nodes), kind)
-			}
-		} else if present != 0 {
-			sub.Fail("optional node with %d", present)
+		if present(sub) {
+			n = decodeTreeNode(sub, content, nodeIndex(len(t.nodes)))
+		}
+		if len(t.nodes) == cap(t.nodes) {
+			t.nodes = slices.Grow(t.nodes, len(t.nodes)+1) // twice as many: a blank node is one byte
+		}
+		if len(t.nodes) == cap(t.nodes) {
+			t.nodes = slices.Grow(t.nodes, len(t.nodes)+1) // twice as many: a blank node is one byte
 		}
 		t.nodes = append(t.nodes, n)
 	}
@@ -171,6 +200,107 @@ func decodeTree(s *suite, r *codec.Reader) *ratchetTree {
 	t.leaves = leafCountFor(LeafIndex(len(t.nodes) / 2))
 	t.nodes = append(t.nodes, make([]treeNode, t.leaves.nodes()-len(t.nodes))...)
 	return t
+}
+
+// storedTree returns the tree of these nodes.
+func storedTree(s *suite, nodes map[nodeIndex]treeNode) (*ratchetTree, error) {
+	last, found := nodeIndex(0), false
+	for x := range nodes {
+		if x.isLeaf() {
+			last, found = max(last, x), true
+		}
+	}
+	if !found || leafCount(last.leaf()) >= maxLeaves {
+		return nil, fmt.Errorf("%w: a tree without leaves, or too many", ErrCorrupt)
+	}
+	t := &ratchetTree{s: s, leaves: leafCountFor(last.leaf())}
+	t.nodes = make([]treeNode, t.leaves.nodes())
+	for x, n := range nodes {
+		if int(x) >= len(t.nodes) {
+			return nil, fmt.Errorf("%w: node %d outside the tree", ErrCorrupt, x)
+		}
+		t.nodes[x] = n
+	}
+	return t, nil
+}
+
+// A changedLeaf is what a leaf of an epoch was before the next epoch changed it: nil if
+// it was blank.
+type changedLeaf struct {
+	at  LeafIndex
+	was *LeafNode
+}
+
+// changedLeaves returns the leaves of t that are others in next.
+func (t *ratchetTree) changedLeaves(next *ratchetTree) []changedLeaf {
+	out := []changedLeaf{}
+	for l := range LeafIndex(max(t.leaves, next.leaves)) {
+		if a, b := t.leaf(l), next.leaf(l); (a == nil) != (b == nil) || a != nil && !a.same(b) {
+			out = append(out, changedLeaf{l, a})
+		}
+	}
+	return out
+}
+
+// before returns the leaves of the epoch before that of t, or nil if there are none.
+func (t *ratchetTree) before(changed []changedLeaf) *ratchetTree {
+	nodes := make(map[nodeIndex]treeNode)
+	t.members(func(l LeafIndex, leaf *LeafNode) bool {
+		nodes[l.node()] = treeNode{leaf: leaf}
+		return true
+	})
+	for _, c := range changed {
+		if c.was == nil {
+			delete(nodes, c.at.node())
+		} else {
+			nodes[c.at.node()] = treeNode{leaf: c.was}
+		}
+	}
+	old, _ := storedTree(t.s, nodes)
+	return old
+}
+
+func encodeLeaves(b []byte, changed []changedLeaf) []byte {
+	return codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, c := range changed {
+			b = codec.AppendU32(b, uint32(c.at))
+			if c.was == nil {
+				b = append(b, 0)
+			} else {
+				b = c.was.encode(append(b, 1))
+			}
+		}
+		return b
+	})
+}
+
+// decodeLeaves reads what encodeLeaves wrote; the leaves are parts of the input.
+func decodeLeaves(r *codec.Reader) []changedLeaf {
+	out := []changedLeaf{}
+	content := r.Vec(maxVec)
+	sub := codec.NewReader(content)
+	for sub.Len() > 0 {
+		c := changedLeaf{at: LeafIndex(sub.U32())}
+		if n := len(out); leafCount(c.at) >= maxLeaves || n > 0 && out[n-1].at >= c.at {
+			sub.Fail("leaf %d out of order", c.at)
+			break
+		}
+		if present(sub) {
+			c.was = partOf(content, sub)
+		}
+		out = append(out, c)
+	}
+	r.Take(sub.Err())
+	return out
+}
+
+// partOf reads a leaf off the rest of all, which r reads, and as a part of it.
+func partOf(all []byte, r *codec.Reader) *LeafNode {
+	start := len(all) - r.Len()
+	l := readLeafNode(r)
+	end := len(all) - r.Len()
+	l.encoded = all[start:end:end]
+	return l
 }
 
 // touch forgets the hashes that depend on x.
@@ -317,6 +447,15 @@ func (t *ratchetTree) hash(x nodeIndex) []byte {
 	return t.nodes[x].hash
 }
 
+// hashLeaves fills in the hashes of a tree that has none yet, most of whose bytes are
+// in its leaves.
+func (t *ratchetTree) hashLeaves() {
+	parallel(int(t.leaves), func(i int) error {
+		t.hash(LeafIndex(i).node())
+		return nil
+	})
+}
+
 func (t *ratchetTree) rootHash() []byte { return t.hash(t.leaves.root()) }
 
 // hashWithout returns the tree hash of x as if the leaves in except, which is
@@ -375,7 +514,7 @@ func (t *ratchetTree) setPath(l LeafIndex, path []pathStep, keys [][]byte) []byt
 	t.blankPath(l)
 	var above []byte
 	for i := len(path) - 1; i >= 0; i-- {
-		p := &parentNode{encryptionKey: keys[i], parentHash: above}
+		p := &parentNode{encryptionKey: bytes.Clone(keys[i]), parentHash: above} // which outlives the message
 		t.nodes[path[i].node].parent = p
 		above = t.parentHash(p, t.hash(path[i].copath))
 	}
@@ -425,10 +564,9 @@ func parallel(n int, f func(int) error) error {
 
 // verify checks a tree that one did not see grow (Section 12.4.3.1).
 func (t *ratchetTree) verify(groupID []byte, context Extensions, credential func(leaf, old *LeafNode) error) error {
-	t.rootHash() // before the goroutines, which must not change the tree
 	members := t.roster()
 	err := parallel(len(members), func(i int) error {
-		if err := members[i].Node.validate(t.s, 0, groupID, members[i].Leaf); err != nil {
+		if err := members[i].Node.validateOfTree(t.s, groupID, members[i].Leaf); err != nil {
 			return fmt.Errorf("leaf %d: %w", members[i].Leaf, err)
 		}
 		if err := credential(members[i].Node, nil); err != nil {
@@ -439,7 +577,7 @@ func (t *ratchetTree) verify(groupID []byte, context Extensions, credential func
 	if err != nil {
 		return err
 	}
-	if err := t.checkUnique(nil); err != nil {
+	if err := t.checkUnique(); err != nil {
 		return err
 	}
 	if err := t.checkMembers(context, nil); err != nil {
@@ -459,7 +597,7 @@ func (t *ratchetTree) checkUnmerged() error {
 		if p == nil {
 			continue
 		}
-		if err := t.s.checkPublicKey(p.encryptionKey); err != nil {
+		if err := t.s.checkKeyOfTree(p.encryptionKey); err != nil {
 			return fmt.Errorf("%w: node %d: %w", ErrInvalid, x, err)
 		}
 		for _, l := range p.unmerged {
@@ -484,7 +622,7 @@ func (t *ratchetTree) checkUnmerged() error {
 // under it (Section 7.9.2): each has exactly one descendant whose parent hash
 // confirms it, and so, going on from there, a chain down to one leaf.
 func (t *ratchetTree) checkParentHashes() error {
-	var candidates []nodeIndex
+	var resolution []nodeIndex
 	for x := nodeIndex(1); int(x) < len(t.nodes); x += 2 {
 		p := t.nodes[x].parent
 		if p == nil {
@@ -493,16 +631,17 @@ func (t *ratchetTree) checkParentHashes() error {
 		found := 0
 		for _, side := range [2][2]nodeIndex{{x.left(), x.right()}, {x.right(), x.left()}} {
 			child, sibling := side[0], side[1]
-			want := t.parentHash(p, t.hashWithout(sibling, p.unmerged))
-			candidates = t.resolution(candidates[:0], child, nil)
-			for i, d := range candidates {
-				n := &t.nodes[d]
-				if n.leaf != nil && n.leaf.Source != SourceCommit || !bytes.Equal(n.parentHash(), want) {
-					continue
-				}
-				if t.restIsUnmerged(candidates, i, child, p.unmerged) {
-					found++
-				}
+			resolution = t.resolution(resolution[:0], child, nil)
+			d, ok := merged(resolution, child, p.unmerged)
+			if !ok {
+				continue
+			}
+			n := &t.nodes[d]
+			if n.leaf != nil && n.leaf.Source != SourceCommit {
+				continue
+			}
+			if bytes.Equal(n.parentHash(), t.parentHash(p, t.hashWithout(sibling, p.unmerged))) {
+				found++
 			}
 		}
 		if found != 1 {
@@ -512,53 +651,32 @@ func (t *ratchetTree) checkParentHashes() error {
 	return nil
 }
 
-// restIsUnmerged reports whether resolution without its element i is what of
-// unmerged lies under child.
-func (t *ratchetTree) restIsUnmerged(resolution []nodeIndex, i int, child nodeIndex, unmerged []LeafIndex) bool {
-	under := 0
-	for _, l := range unmerged {
-		if child.contains(l.node()) {
-			under++
-		}
+// merged returns the one node of a resolution, that of child, which is left when the
+// leaves in unmerged are taken away, if there is one and nothing of unmerged under
+// child is outside the resolution.
+func merged(resolution []nodeIndex, child nodeIndex, unmerged []LeafIndex) (d nodeIndex, ok bool) {
+	from, _ := slices.BinarySearch(unmerged, child.first().leaf())
+	to, _ := slices.BinarySearch(unmerged, child.last().leaf()+1)
+	if to-from != len(resolution)-1 {
+		return 0, false
 	}
-	if under != len(resolution)-1 {
-		return false
+	for _, x := range resolution {
+		if x.isLeaf() {
+			if _, found := slices.BinarySearch(unmerged, x.leaf()); found {
+				continue
+			}
+		}
+		if ok {
+			return 0, false
+		}
+		d, ok = x, true
 	}
-	for j, x := range resolution {
-		if j == i {
-			continue
-		}
-		if !x.isLeaf() {
-			return false
-		}
-		if _, found := slices.BinarySearch(unmerged, x.leaf()); !found {
-			return false
-		}
-	}
-	return true
+	return d, ok
 }
 
 // checkUnique verifies that no encryption key occurs twice in the tree and no
-// signature key twice among the leaves (Section 7.3). Given the nodes that
-// changed it trusts the others to be unique among themselves.
-func (t *ratchetTree) checkUnique(changed []nodeIndex) error {
-	twice := func(what string) error { return fmt.Errorf("%w: %s occurs twice in the tree", ErrInvalid, what) }
-	if changed != nil && len(changed) <= 16 {
-		for _, x := range changed {
-			for y := range t.nodes {
-				if nodeIndex(y) == x || t.nodes[y].blank() || t.nodes[x].blank() {
-					continue
-				}
-				if bytes.Equal(t.nodes[y].encryptionKey(), t.nodes[x].encryptionKey()) {
-					return twice("an encryption key")
-				}
-				if a, b := t.nodes[x].leaf, t.nodes[y].leaf; a != nil && b != nil && bytes.Equal(a.SignatureKey, b.SignatureKey) {
-					return twice("a signature key")
-				}
-			}
-		}
-		return nil
-	}
+// signature key twice among the leaves (Section 7.3).
+func (t *ratchetTree) checkUnique() error {
 	encryption := make(map[string]bool, len(t.nodes))
 	signature := make(map[string]bool, len(t.nodes)/2+1)
 	for i := range t.nodes {
@@ -567,18 +685,69 @@ func (t *ratchetTree) checkUnique(changed []nodeIndex) error {
 			continue
 		}
 		if encryption[string(n.encryptionKey())] {
-			return twice("an encryption key")
+			return errKeyTwice
 		}
 		encryption[string(n.encryptionKey())] = true
 		if n.leaf == nil {
 			continue
 		}
 		if signature[string(n.leaf.SignatureKey)] {
-			return twice("a signature key")
+			return errKeyTwice
 		}
 		signature[string(n.leaf.SignatureKey)] = true
 	}
 	return nil
+}
+
+var errKeyTwice = fmt.Errorf("%w: a key occurs twice in the tree", ErrInvalid)
+
+// checkChanged is checkUnique for a tree in which only these nodes are new.
+func (t *ratchetTree) checkChanged(changed []nodeIndex) error {
+	if len(changed) > 64 {
+		return t.checkUnique()
+	}
+	// New keys by their marks, so that nearly all others need no comparison.
+	var encryption, signature [256][]nodeIndex
+	for _, x := range changed {
+		n := &t.nodes[x]
+		if n.blank() {
+			continue
+		}
+		m := mark(n.encryptionKey())
+		encryption[m] = append(encryption[m], x)
+		if n.leaf != nil {
+			m := mark(n.leaf.SignatureKey)
+			signature[m] = append(signature[m], x)
+		}
+	}
+	for i := range t.nodes {
+		n := &t.nodes[i]
+		if n.blank() {
+			continue
+		}
+		for _, x := range encryption[mark(n.encryptionKey())] {
+			if x != nodeIndex(i) && bytes.Equal(t.nodes[x].encryptionKey(), n.encryptionKey()) {
+				return errKeyTwice
+			}
+		}
+		if n.leaf == nil {
+			continue
+		}
+		for _, x := range signature[mark(n.leaf.SignatureKey)] {
+			if x != nodeIndex(i) && bytes.Equal(t.nodes[x].leaf.SignatureKey, n.leaf.SignatureKey) {
+				return errKeyTwice
+			}
+		}
+	}
+	return nil
+}
+
+// mark returns a byte that tells most keys apart: their last. They begin alike.
+func mark(key []byte) byte {
+	if len(key) == 0 {
+		return 0
+	}
+	return key[len(key)-1]
 }
 
 // checkMembers verifies that the members understand each other's credentials and

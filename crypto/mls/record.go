@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"cmp"
 	"crypto"
 	"encoding/binary"
@@ -15,8 +16,8 @@ import (
 // Record is a piece of a group's state (spec/mls-state.md). It prints without
 // its value.
 type Record struct {
-	// Name is unique within the group and at most 13 bytes long. All names but
-	// that of one record begin with the epoch they belong to, in 8 bytes.
+	// Name is unique within the group and at most 13 bytes long. A name of 8 bytes
+	// and more begins with the epoch it belongs to; the others are of the group.
 	Name []byte
 
 	// Value is nil for a record to be deleted, if it exists. It holds secrets.
@@ -42,8 +43,9 @@ const recordVersion = 1
 // The kinds of records.
 const (
 	recordGroup       = 'g' // suite and current epoch; its name is this byte alone
+	recordNode        = 't' // of a node of the current epoch's ratchet tree; of no epoch
 	recordReceiving   = 'r' // of an epoch: context and what late messages need
-	recordTree        = 't' // of an epoch: the ratchet tree
+	recordLeaves      = 'l' // of a past epoch: the leaves that the next one changed
 	recordKeys        = 'k' // of the current epoch: all other secrets
 	recordSubtree     = 'n' // of a node of an epoch's secret tree
 	recordHandshake   = 'h' // of a leaf: its handshake ratchet
@@ -59,15 +61,20 @@ type recordKey struct {
 }
 
 func (k recordKey) indexed() bool {
-	return k.kind != recordGroup && k.kind != recordReceiving && k.kind != recordTree && k.kind != recordKeys
+	return k.kind != recordGroup && k.kind != recordReceiving && k.kind != recordLeaves && k.kind != recordKeys
 }
 
-func (k recordKey) name() []byte {
+// maxRecordName = 8 + 1 + 4 // epoch, kind, index
+const maxRecordName = 13
+
+func (k recordKey) appendName(b []byte) []byte {
 	if k.kind == recordGroup {
-		return []byte{recordGroup}
+		return append(b, recordGroup)
 	}
-	b := make([]byte, 0, 13)
-	b = append(codec.AppendU64(b, k.epoch), k.kind)
+	if k.kind != recordNode {
+		b = codec.AppendU64(b, k.epoch)
+	}
+	b = append(b, k.kind)
 	if k.indexed() {
 		b = codec.AppendU32(b, k.index)
 	}
@@ -78,12 +85,15 @@ func parseRecordName(name []byte) (k recordKey, err error) {
 	if len(name) == 1 && name[0] == recordGroup {
 		return recordKey{kind: recordGroup}, nil
 	}
+	if len(name) == 5 && name[0] == recordNode {
+		return recordKey{kind: recordNode, index: binary.BigEndian.Uint32(name[1:])}, nil
+	}
 	if len(name) < 9 {
 		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
 	}
 	k.epoch, k.kind = binary.BigEndian.Uint64(name), name[8]
 	switch k.kind {
-	case recordReceiving, recordTree, recordKeys, recordSubtree, recordHandshake, recordApplication, recordProposal:
+	case recordReceiving, recordLeaves, recordKeys, recordSubtree, recordHandshake, recordApplication, recordProposal:
 	default:
 		return k, fmt.Errorf("%w: record name %x", ErrCorrupt, name)
 	}
@@ -113,6 +123,9 @@ func (d *dirtySet) add(k recordKey) {
 
 // compact sorts the keys and drops repetitions.
 func (d *dirtySet) compact() {
+	if len(d.keys) < 2 {
+		return
+	}
 	keys := slices.Clone(d.keys)
 	slices.SortFunc(keys, func(a, b recordKey) int {
 		return cmp.Or(cmp.Compare(a.epoch, b.epoch), cmp.Compare(a.kind, b.kind), cmp.Compare(a.index, b.index))
@@ -147,7 +160,9 @@ func (d *dirtySet) opened(e *epoch, before *secretTree, l LeafIndex) {
 	for x := l.node(); x != top; x = x.above() {
 		d.add(recordKey{n, recordSubtree, uint32(x.sibling())})
 	}
-	d.ratchet(e, l, handshake)
+	if !before.past {
+		d.ratchet(e, l, handshake)
+	}
 	d.ratchet(e, l, application)
 }
 
@@ -163,13 +178,33 @@ func (d *dirtySet) epochBegins(e *epoch, t *secretTree) {
 	n := e.context.Epoch
 	d.add(recordKey{kind: recordGroup})
 	d.add(recordKey{n, recordReceiving, 0})
-	d.add(recordKey{n, recordTree, 0})
 	d.add(recordKey{n, recordKeys, 0})
 	d.secretTree(e, t)
 }
 
-// epochEnds notes what may go when an epoch becomes a past one.
+// tree notes the nodes in which two trees differ. The first may be nil.
+func (d *dirtySet) tree(old, next *ratchetTree) {
+	var before []treeNode
+	if old != nil {
+		before = old.nodes
+	}
+	for x := range max(len(before), len(next.nodes)) {
+		var a, b treeNode
+		if x < len(before) {
+			a = before[x]
+		}
+		if x < len(next.nodes) {
+			b = next.nodes[x]
+		}
+		if !a.same(&b) {
+			d.add(recordKey{0, recordNode, uint32(x)})
+		}
+	}
+}
+
+// epochEnds notes what comes and goes when an epoch becomes a past one.
 func (d *dirtySet) epochEnds(e *epoch, t *secretTree) {
+	d.add(recordKey{e.context.Epoch, recordLeaves, 0})
 	d.add(recordKey{e.context.Epoch, recordKeys, 0})
 	t.each(func(l LeafIndex, kind ratchetKind) {
 		if kind == handshake || l == e.self {
@@ -181,7 +216,7 @@ func (d *dirtySet) epochEnds(e *epoch, t *secretTree) {
 func (d *dirtySet) epochForgotten(p *pastEpoch) {
 	n := p.epoch.context.Epoch
 	d.add(recordKey{n, recordReceiving, 0})
-	d.add(recordKey{n, recordTree, 0})
+	d.add(recordKey{n, recordLeaves, 0})
 	d.secretTree(p.epoch, &p.secrets)
 }
 
@@ -193,33 +228,47 @@ func (g *Group) Changes() []Record {
 	g.dirty.compact()
 	out := make([]Record, len(g.dirty.keys))
 	for i, k := range g.dirty.keys {
-		out[i] = Record{k.name(), g.record(k)}
+		b := k.appendName(make([]byte, 0, maxRecordName+1+4+maxHash)) // most are ratchets
+		n := len(b)
+		out[i].Name = b[:n:n]
+		if b = g.appendRecord(b, k); b != nil {
+			out[i].Value = b[n:]
+		}
 	}
 	g.dirty = dirtySet{}
 	return out
 }
 
-// record returns the present value of a record, or nil if there is none.
-func (g *Group) record(k recordKey) []byte {
-	b := []byte{recordVersion}
+// appendRecord appends the present value of a record, or returns nil if there is none.
+func (g *Group) appendRecord(b []byte, k recordKey) []byte {
+	b = append(b, recordVersion)
 	if k.kind == recordGroup {
 		b = codec.AppendU16(b, uint16(g.cur.s.id))
 		return codec.AppendU64(b, g.cur.context.Epoch)
 	}
+	if k.kind == recordNode {
+		if nodes := g.cur.tree.nodes; int(k.index) < len(nodes) && !nodes[k.index].blank() {
+			return nodes[k.index].encode(b)
+		}
+		return nil
+	}
 	e, secrets := g.cur, &g.secrets
+	var past *pastEpoch
 	if k.epoch != e.context.Epoch {
-		past := g.pastEpoch(k.epoch)
-		if past == nil {
+		if past = g.pastEpoch(k.epoch); past == nil {
 			return nil
 		}
 		e, secrets = past.epoch, &past.secrets
 	}
-	current := e == g.cur
+	current := past == nil
 	switch k.kind {
 	case recordReceiving:
 		return e.encodeReceiving(e.encodePublic(b))
-	case recordTree:
-		return e.tree.encode(b)
+	case recordLeaves:
+		if current {
+			return nil
+		}
+		return encodeLeaves(b, past.changed)
 	case recordKeys:
 		if !current {
 			return nil
@@ -248,7 +297,7 @@ func (r *ratchet) encode(s *suite, b []byte) []byte {
 	if r == nil {
 		return nil
 	}
-	b = slices.Grow(b, 4+s.nh+4+len(r.skipped)*(4+s.nk+nonceSize))
+	b = slices.Grow(b, 4+s.nh+len(r.skipped)*(4+s.nk+nonceSize))
 	b = codec.AppendU32(b, r.generation)
 	b = append(b, r.secret[:s.nh]...)
 	for i := range r.skipped {
@@ -259,8 +308,8 @@ func (r *ratchet) encode(s *suite, b []byte) []byte {
 	return b
 }
 
-func decodeRatchet(s *suite, r *codec.Reader) *ratchet {
-	out := &ratchet{generation: r.U32()}
+func decodeRatchet(s *suite, r *codec.Reader) ratchet {
+	out := ratchet{generation: r.U32()}
 	r.Copy(out.secret[:s.nh])
 	for r.Len() > 0 {
 		k := skippedKey{generation: r.U32()}
@@ -297,6 +346,16 @@ func decodePendingProposal(s *suite, r *codec.Reader, all []byte) *pendingPropos
 		r.Fail("a pending proposal that is none")
 	}
 	return p
+}
+
+// whole reports whether a stored proposal is one of e.
+func (p *pendingProposal) whole(e *epoch) bool {
+	a := p.content
+	_, update := a.content.proposal.(Update)
+	own := a.content.sender == Sender{SenderMember, e.self}
+	return (a.wire == wirePublicMessage || a.wire == wirePrivateMessage) &&
+		bytes.Equal(a.content.groupID, e.context.GroupID) && a.content.epoch == e.context.Epoch &&
+		(p.key != nil) == (update && own) && bytes.Equal(p.ref, a.proposalRef(e.s))
 }
 
 func (e *epoch) encodePublic(b []byte) []byte {
@@ -349,20 +408,29 @@ func (e *epoch) decodeSecret(r *codec.Reader) {
 		node := nodeIndex(r.U32())
 		e.keys = append(e.keys, pathKey{node, e.s.storedKey(r.Vec(maxVec))})
 	})
-	switch ended := r.U8(); ended {
-	case 0:
-	case 1:
+	if present(r) {
 		e.reinit = &ReInit{r.Vec(maxVec), r.U16(), Suite(r.U16()), decodeExtensions(r)}
-	default:
-		r.Fail("optional reinit with %d", ended)
 	}
 }
 
-// checkOwnLeaf verifies that a stored epoch is of the holder of signer.
-func (e *epoch) checkOwnLeaf(signer crypto.Signer) error {
+// checkStored verifies that a stored epoch is whole, and of the holder of signer.
+func (e *epoch) checkStored(signer crypto.Signer) error {
+	k := e.secrets
+	for _, secret := range [][]byte{
+		k.senderData, k.resumption, k.exporter, k.external, k.confirmation, k.membership, k.authenticator, k.init, e.tag, e.interim,
+	} {
+		if len(secret) != e.s.nh {
+			return fmt.Errorf("%w: a secret of %d bytes", ErrCorrupt, len(secret))
+		}
+	}
 	leaf := e.tree.leaf(e.self)
 	if leaf == nil || keyOf(e.keys, e.self.node()) == nil {
 		return fmt.Errorf("%w: no own leaf", ErrCorrupt)
+	}
+	for i, k := range e.keys {
+		if int(k.node) >= len(e.tree.nodes) || !k.node.contains(e.self.node()) || e.tree.nodes[k.node].blank() || keyOf(e.keys[:i], k.node) != nil {
+			return fmt.Errorf("%w: a key of node %d", ErrCorrupt, k.node)
+		}
 	}
 	key, err := e.s.signatureKey(signer)
 	if err != nil {
@@ -395,6 +463,7 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		s       *suite
 		current uint64
 		found   bool
+		nodes   = make(map[nodeIndex]treeNode)
 		epochs  = make(map[uint64]*pastEpoch)
 		pending = make(map[uint32]*pendingProposal)
 	)
@@ -426,26 +495,38 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		return p
 	}
 	var later []func() error // what needs the size of a tree
+	seen := make(map[recordKey]bool, len(records))
 	for _, rec := range records {
 		k, err := parseRecordName(rec.Name)
 		if err != nil {
 			return nil, err
 		}
+		if seen[k] {
+			return nil, fmt.Errorf("%w: %v comes twice", ErrCorrupt, rec)
+		}
+		seen[k] = true
 		if k.kind == recordGroup {
 			continue
 		}
-		if k.epoch > current || k.epoch != current && (k.kind == recordKeys || k.kind == recordProposal) {
+		r := codec.NewReader(rec.Value)
+		readRecordVersion(r)
+		if k.kind == recordNode {
+			nodes[nodeIndex(k.index)] = decodeTreeNode(r, rec.Value, nodeIndex(k.index))
+			if err := r.Done(); err != nil {
+				return nil, fmt.Errorf("%v: %w", rec, corrupt(err))
+			}
+			continue
+		}
+		if k.epoch > current || k.epoch != current && (k.kind == recordKeys || k.kind == recordProposal) || k.epoch == current && k.kind == recordLeaves {
 			return nil, fmt.Errorf("%w: %v belongs to no epoch", ErrCorrupt, rec)
 		}
 		p := epoch(k.epoch)
-		r := codec.NewReader(rec.Value)
-		readRecordVersion(r)
 		switch k.kind {
 		case recordReceiving:
 			p.epoch.decodePublic(r)
 			p.epoch.decodeReceiving(r)
-		case recordTree:
-			p.epoch.tree = decodeTree(s, r)
+		case recordLeaves:
+			p.changed = decodeLeaves(r)
 		case recordKeys:
 			p.epoch.decodeSecret(r)
 		case recordSubtree:
@@ -459,7 +540,7 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 				if p.epoch.tree == nil || leafCount(k.index) >= p.epoch.tree.leaves {
 					return fmt.Errorf("%w: ratchet of leaf %d", ErrCorrupt, k.index)
 				}
-				p.secrets.set(LeafIndex(k.index), kind, ratchet)
+				p.secrets.set(nil, LeafIndex(k.index), kind, ratchet)
 				return nil
 			})
 		case recordProposal:
@@ -469,6 +550,29 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 			return nil, fmt.Errorf("%v: %w", rec, corrupt(err))
 		}
 	}
+	if epochs[current] == nil {
+		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
+	}
+	tree, err := storedTree(s, nodes)
+	if err != nil {
+		return nil, err
+	}
+	tree.hashLeaves()
+	if !bytes.Equal(tree.rootHash(), epochs[current].epoch.context.TreeHash) {
+		return nil, fmt.Errorf("%w: the tree is another", ErrCorrupt)
+	}
+	epochs[current].epoch.tree = tree
+	// Past epochs are without a gap; of their trees the leaves are left.
+	for n := current - 1; len(epochs) > 1; n-- {
+		p := epochs[n]
+		if p == nil {
+			break
+		}
+		if tree = tree.before(p.changed); tree == nil {
+			return nil, fmt.Errorf("%w: leaves of epoch %d", ErrCorrupt, n)
+		}
+		p.epoch.tree = tree
+	}
 	for _, f := range later {
 		if err := f(); err != nil {
 			return nil, err
@@ -476,10 +580,14 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 	}
 	g := &Group{config: config}
 	for n, p := range epochs {
-		if p.epoch.tree == nil || p.epoch.encoded == nil || p.epoch.context.Epoch != n || p.epoch.context.Suite != s.id {
+		if p.epoch.tree == nil || p.epoch.encoded == nil || n != current && p.changed == nil || p.epoch.context.Epoch != n || p.epoch.context.Suite != s.id {
 			return nil, fmt.Errorf("%w: epoch %d is incomplete", ErrCorrupt, n)
 		}
-		p.secrets.leaves = p.epoch.tree.leaves
+		if p.epoch.tree.leaf(p.epoch.self) == nil || len(p.epoch.secrets.senderData) != s.nh || len(p.epoch.secrets.resumption) != s.nh ||
+			!bytes.Equal(p.epoch.context.GroupID, epochs[current].epoch.context.GroupID) {
+			return nil, fmt.Errorf("%w: epoch %d does not belong to the group", ErrCorrupt, n)
+		}
+		p.secrets.leaves, p.secrets.past = p.epoch.tree.leaves, n != current
 		slices.SortFunc(p.secrets.subtrees, func(a, b subtreeSecret) int { return cmp.Compare(a.node, b.node) })
 		for i, t := range p.secrets.subtrees {
 			if len(t.secret) != s.nh || int(t.node.last()) >= p.epoch.tree.leaves.nodes() ||
@@ -487,14 +595,14 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 				return nil, fmt.Errorf("%w: secret tree of epoch %d", ErrCorrupt, n)
 			}
 		}
+		if !p.secrets.whole() {
+			return nil, fmt.Errorf("%w: ratchets of epoch %d", ErrCorrupt, n)
+		}
 		if n == current {
 			g.cur, g.secrets = p.epoch, p.secrets
 		} else {
 			g.past = append(g.past, *p)
 		}
-	}
-	if g.cur == nil || len(g.cur.secrets.init) != s.nh {
-		return nil, fmt.Errorf("%w: the current epoch is missing", ErrCorrupt)
 	}
 	slices.SortFunc(g.past, func(a, b pastEpoch) int { return cmp.Compare(b.epoch.context.Epoch, a.epoch.context.Epoch) })
 	for i := range len(pending) {
@@ -502,9 +610,12 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 		if p == nil {
 			return nil, fmt.Errorf("%w: pending proposal %d is missing", ErrCorrupt, i)
 		}
+		if !p.whole(g.cur) {
+			return nil, fmt.Errorf("%w: pending proposal %d", ErrCorrupt, i)
+		}
 		g.pending = append(g.pending, p)
 	}
-	return g, g.cur.checkOwnLeaf(c.Signer)
+	return g, g.cur.checkStored(c.Signer)
 }
 
 func readRecordVersion(r *codec.Reader) {

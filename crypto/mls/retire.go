@@ -4,8 +4,8 @@ package mls
 // used up on the way from g to next, which is a later state of the group (a
 // clone of g that was changed, or what a commit was merged into). It is for the
 // moment at which next takes the place of g. Neither g, nor another clone of it,
-// nor what was staged from it and not merged, can be used afterwards. What the standard library holds of parsed keys is left to
-// the garbage collector.
+// nor what was staged from it and not merged, can be used afterwards. What the
+// standard library holds of parsed keys is left to the garbage collector.
 func (g *Group) Retire(next *Group) {
 	if g == next {
 		return
@@ -88,10 +88,10 @@ func (t *secretTree) retire(kept *secretTree) {
 		if chunk == nil || c < len(kept.chunks) && kept.chunks[c] == chunk {
 			continue
 		}
-		for i, r := range chunk {
+		for i, r := range chunk.ratchets {
 			l, kind := LeafIndex(c*chunkLeaves+i/2), ratchetKind(i%2)
 			now := kept.ratchet(l, kind)
-			if r == nil || r == now {
+			if r == nil || &r.ratchet == now {
 				continue
 			}
 			clear(r.secret[:])

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 )
 
 // ratchetKind tells the two ratchets of a leaf apart.
@@ -38,7 +39,7 @@ type skippedKey struct {
 }
 
 // A ratchet derives the keys of one sender's messages of one kind (RFC 9420,
-// Section 9.1). It is not changed once made: moving on makes another.
+// Section 9.1). Its methods leave it as it is and return the one after it.
 type ratchet struct {
 	generation uint32        // of the next message that has not been derived
 	secret     [maxHash]byte // from which it is derived; the first Nh bytes count
@@ -56,6 +57,7 @@ func (r *ratchetStepper) step(generation uint32, key *messageKey) {
 	var context [4]byte
 	binary.BigEndian.PutUint32(context[:], generation)
 	d := r.s.kdf(r.secret[:r.s.nh])
+	defer d.done()
 	if key != nil {
 		d.expand(key.key[:r.s.nk], "key", context[:])
 		d.expand(key.nonce[:], "nonce", context[:])
@@ -64,27 +66,27 @@ func (r *ratchetStepper) step(generation uint32, key *messageKey) {
 }
 
 // next fills key with the next key, for sending, and returns the ratchet after it.
-func (r *ratchet) next(s *suite, key *messageKey) (*ratchet, error) {
+func (r *ratchet) next(s *suite, key *messageKey) (ratchet, error) {
 	if r.generation == math.MaxUint32 {
-		return nil, fmt.Errorf("%w: all message keys of the epoch are used", ErrInvalid)
+		return ratchet{}, fmt.Errorf("%w: all message keys of the epoch are used", ErrInvalid)
 	}
 	step := ratchetStepper{s, r.secret}
 	step.step(r.generation, key)
-	return &ratchet{generation: r.generation + 1, secret: step.secret, skipped: r.skipped}, nil
+	return ratchet{generation: r.generation + 1, secret: step.secret, skipped: r.skipped}, nil
 }
 
 // key fills key with the key of generation, for receiving, and returns the ratchet
 // after it.
-func (r *ratchet) key(s *suite, generation uint32, key *messageKey, keep, forward int) (*ratchet, error) {
+func (r *ratchet) key(s *suite, generation uint32, key *messageKey, keep, forward int) (ratchet, error) {
 	if generation < r.generation {
 		i, found := slices.BinarySearchFunc(r.skipped, generation, func(k skippedKey, g uint32) int {
 			return int(int64(k.generation) - int64(g))
 		})
 		if !found {
-			return nil, fmt.Errorf("%w: generation %d", ErrReplayed, generation)
+			return ratchet{}, fmt.Errorf("%w: generation %d", ErrReplayed, generation)
 		}
 		*key = r.skipped[i].messageKey
-		out := &ratchet{generation: r.generation, secret: r.secret}
+		out := ratchet{generation: r.generation, secret: r.secret}
 		if len(r.skipped) > 1 {
 			out.skipped = slices.Concat(r.skipped[:i], r.skipped[i+1:])
 		}
@@ -92,9 +94,9 @@ func (r *ratchet) key(s *suite, generation uint32, key *messageKey, keep, forwar
 	}
 	ahead := generation - r.generation
 	if int64(ahead) > int64(forward) || generation == math.MaxUint32 {
-		return nil, fmt.Errorf("%w: %d", ErrTooFarAhead, generation)
+		return ratchet{}, fmt.Errorf("%w: %d", ErrTooFarAhead, generation)
 	}
-	out := &ratchet{generation: generation + 1, skipped: r.skipped}
+	out := ratchet{generation: generation + 1, skipped: r.skipped}
 	step := ratchetStepper{s, r.secret}
 	if ahead > 0 && keep > 0 {
 		fresh := min(int(ahead), keep)
@@ -122,22 +124,36 @@ type subtreeSecret struct {
 	secret []byte
 }
 
+// An owner marks what one group has made and shares with no clone yet: that it may
+// overwrite, everything else it copies first.
+type owner struct{ shared atomic.Bool }
+
 // chunkLeaves is how many leaves' ratchets lie together. Changing one copies its
 // chunk and the list of chunks, so that both are short in groups up to a thousand.
 const chunkLeaves = 16
 
-type ratchetChunk [2 * chunkLeaves]*ratchet
+type ratchetChunk struct {
+	own      *owner
+	ratchets [2 * chunkLeaves]*ownedRatchet
+}
+
+type ownedRatchet struct {
+	ratchet
+	own *owner
+}
 
 // A secretTree holds the keys of all members' messages in one epoch (Section 9).
-// It is a value: its methods return changed copies, which share what is the same.
+// It is a value, and shares what is the same with its copies.
 type secretTree struct {
 	s      *suite
 	leaves leafCount
+	past   bool // of an epoch that is over, in which no handshake message is read
 
 	// subtrees are the secrets that have not been taken apart, from the left: at
 	// first that of the root. What is consumed is not here any more.
 	subtrees []subtreeSecret
 	chunks   []*ratchetChunk
+	own      *owner // of the list of chunks
 }
 
 func newSecretTree(s *suite, leaves leafCount, encryption []byte) secretTree {
@@ -146,24 +162,34 @@ func newSecretTree(s *suite, leaves leafCount, encryption []byte) secretTree {
 
 func (t *secretTree) ratchet(l LeafIndex, kind ratchetKind) *ratchet {
 	if c := int(l / chunkLeaves); c < len(t.chunks) && t.chunks[c] != nil {
-		return t.chunks[c][2*(l%chunkLeaves)+LeafIndex(kind)]
+		if r := t.chunks[c].ratchets[2*(l%chunkLeaves)+LeafIndex(kind)]; r != nil {
+			return &r.ratchet
+		}
 	}
 	return nil
 }
 
-// with returns t with r as a ratchet of l.
-func (t secretTree) with(l LeafIndex, kind ratchetKind, r *ratchet) secretTree {
+// set makes r a ratchet of l. It overwrites what is by's and copies the rest.
+func (t *secretTree) set(by *owner, l LeafIndex, kind ratchetKind, r ratchet) {
 	c := int(l / chunkLeaves)
-	chunks := make([]*ratchetChunk, max(len(t.chunks), c+1))
-	copy(chunks, t.chunks)
-	chunk := new(ratchetChunk)
-	if chunks[c] != nil {
-		*chunk = *chunks[c]
+	if t.own != by || c >= len(t.chunks) {
+		chunks := make([]*ratchetChunk, max(len(t.chunks), c+1))
+		copy(chunks, t.chunks)
+		t.chunks, t.own = chunks, by
 	}
-	chunk[2*(l%chunkLeaves)+LeafIndex(kind)] = r
-	chunks[c] = chunk
-	t.chunks = chunks
-	return t
+	chunk := t.chunks[c]
+	if chunk == nil || chunk.own != by {
+		chunk = &ratchetChunk{own: by}
+		if old := t.chunks[c]; old != nil {
+			chunk.ratchets = old.ratchets
+		}
+		t.chunks[c] = chunk
+	}
+	slot := &chunk.ratchets[2*(l%chunkLeaves)+LeafIndex(kind)]
+	if *slot == nil || (*slot).own != by {
+		*slot = &ownedRatchet{own: by}
+	}
+	(*slot).ratchet = r
 }
 
 // subtreeOf returns the position in subtrees of the one with l in it.
@@ -191,6 +217,7 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 		d := t.s.kdf(secret)
 		a := subtreeSecret{x.left(), d.secret("tree", []byte("left"))}
 		b := subtreeSecret{x.right(), d.secret("tree", []byte("right"))}
+		d.done()
 		clear(secret)
 		if l.node() < x {
 			right = append(right, b)
@@ -203,11 +230,17 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 	slices.Reverse(right)
 	t.subtrees = slices.Concat(t.subtrees[:i], left, right, t.subtrees[i+1:])
 	d := t.s.kdf(secret)
-	hs, app := new(ratchet), new(ratchet)
-	d.expand(hs.secret[:t.s.nh], "handshake", nil)
+	defer d.done()
+	defer clear(secret)
+	var hs, app ratchet
+	by := new(owner)
+	if !t.past {
+		d.expand(hs.secret[:t.s.nh], "handshake", nil)
+		t.set(by, l, handshake, hs)
+	}
 	d.expand(app.secret[:t.s.nh], "application", nil)
-	clear(secret)
-	return t.with(l, handshake, hs).with(l, application, app), nil
+	t.set(by, l, application, app)
+	return t, nil
 }
 
 // receiving returns what of t opens late application messages of others than self.
@@ -217,16 +250,28 @@ func (t secretTree) receiving(self LeafIndex) secretTree {
 		if old == nil {
 			continue
 		}
-		chunk := *old
-		for i := range chunk {
+		chunk := ratchetChunk{ratchets: old.ratchets}
+		for i := range chunk.ratchets {
 			if ratchetKind(i%2) == handshake || LeafIndex(c*chunkLeaves+i/2) == self {
-				chunk[i] = nil
+				chunk.ratchets[i] = nil
 			}
 		}
 		chunks[c] = &chunk
 	}
-	t.chunks = chunks
+	t.chunks, t.own, t.past = chunks, nil, true
 	return t
+}
+
+// whole reports whether a stored tree has for each leaf either a secret above it or
+// its ratchets.
+func (t *secretTree) whole() bool {
+	for l := range LeafIndex(t.leaves) {
+		hs, app := t.ratchet(l, handshake) != nil, t.ratchet(l, application) != nil
+		if _, covered := t.subtreeOf(l); covered && (hs || app) || t.past && hs || !t.past && (app != hs || app == covered) {
+			return false
+		}
+	}
+	return true
 }
 
 // each calls f for every ratchet of t.
@@ -235,22 +280,10 @@ func (t *secretTree) each(f func(LeafIndex, ratchetKind)) {
 		if chunk == nil {
 			continue
 		}
-		for i, r := range chunk {
+		for i, r := range chunk.ratchets {
 			if r != nil {
 				f(LeafIndex(c*chunkLeaves+i/2), ratchetKind(i%2))
 			}
 		}
 	}
-}
-
-// set is with for a tree that nobody else shares.
-func (t *secretTree) set(l LeafIndex, kind ratchetKind, r *ratchet) {
-	c := int(l / chunkLeaves)
-	for len(t.chunks) <= c {
-		t.chunks = append(t.chunks, nil)
-	}
-	if t.chunks[c] == nil {
-		t.chunks[c] = new(ratchetChunk)
-	}
-	t.chunks[c][2*(l%chunkLeaves)+LeafIndex(kind)] = r
 }

@@ -42,7 +42,12 @@ func (s *Staged) Welcome() []byte { return s.welcome }
 
 // RatchetTree returns the tree of the new epoch, for who joins by a welcome or
 // group info without it.
-func (s *Staged) RatchetTree() []byte { return s.next.tree.encode(nil) }
+func (s *Staged) RatchetTree() []byte {
+	if s.next == nil {
+		return nil
+	}
+	return s.next.tree.encode(nil)
+}
 
 // Proposals returns what the commit changes, in its order.
 func (s *Staged) Proposals() []CommittedProposal { return s.proposals }
@@ -70,32 +75,54 @@ func (s *Staged) AuthenticatedData() []byte { return s.authData }
 func (s *Staged) Added() []LeafIndex { return s.added }
 
 // RemovesSelf reports whether the commit removes this member. Then there is no new
-// epoch to look into, and Merge returns ErrRemoved.
+// epoch to look into: Merge and Export return ErrRemoved, and the other methods about
+// it nothing.
 func (s *Staged) RemovesSelf() bool { return s.removesSelf }
 
 // OldContext returns the context of the epoch that the commit is from.
 func (s *Staged) OldContext() GroupContext { return s.base }
 
 // Context returns the context of the new epoch.
-func (s *Staged) Context() GroupContext { return s.next.context }
+func (s *Staged) Context() GroupContext {
+	if s.next == nil {
+		return GroupContext{}
+	}
+	return s.next.context
+}
 
 // Epoch returns the number of the new epoch.
-func (s *Staged) Epoch() uint64 { return s.next.context.Epoch }
+func (s *Staged) Epoch() uint64 { return s.base.Epoch + 1 }
 
 // Roster returns the members of the new epoch.
-func (s *Staged) Roster() []Member { return s.next.tree.roster() }
+func (s *Staged) Roster() []Member {
+	if s.next == nil {
+		return nil
+	}
+	return s.next.tree.roster()
+}
 
 // Member returns the member at leaf in the new epoch.
 func (s *Staged) Member(leaf LeafIndex) (*LeafNode, bool) {
+	if s.next == nil {
+		return nil, false
+	}
 	l := s.next.tree.leaf(leaf)
 	return l, l != nil
 }
 
 // EpochAuthenticator is [Group.EpochAuthenticator] of the new epoch.
-func (s *Staged) EpochAuthenticator() []byte { return bytes.Clone(s.next.secrets.authenticator) }
+func (s *Staged) EpochAuthenticator() []byte {
+	if s.next == nil {
+		return nil
+	}
+	return bytes.Clone(s.next.secrets.authenticator)
+}
 
 // Export is [Group.Export] of the new epoch.
 func (s *Staged) Export(label string, context []byte, length int) ([]byte, error) {
+	if s.next == nil {
+		return nil, fmt.Errorf("export %q: %w", label, ErrRemoved)
+	}
 	return s.next.s.export(s.next.secrets.exporter, label, context, length)
 }
 
@@ -122,12 +149,11 @@ func (s *Staged) Merge(g *Group) (*Group, error) {
 	if g == nil || !bytes.Equal(s.base.encode(nil), g.cur.encoded) {
 		return nil, fmt.Errorf("merge commit: %w", ErrStale)
 	}
-	next := begun(&config, s.next, s.secrets)
-	next.dirty = g.dirty.clone()
+	next := &Group{config: &config, cur: s.next, secrets: s.secrets, dirty: g.dirty.clone()}
 	for i := range g.pending {
 		next.dirty.pending(g.cur, i)
 	}
-	old := pastEpoch{g.cur.over(), g.secrets.receiving(g.cur.self)}
+	old := pastEpoch{g.cur.over(), g.secrets.receiving(g.cur.self), g.cur.tree.changedLeaves(s.next.tree)}
 	next.dirty.epochEnds(g.cur, &g.secrets)
 	next.past = slices.Insert(slices.Clone(g.past), 0, old)
 	for len(next.past) > config.PastEpochs {
@@ -136,6 +162,7 @@ func (s *Staged) Merge(g *Group) (*Group, error) {
 		next.past = next.past[:last]
 	}
 	next.dirty.epochBegins(s.next, &s.secrets)
+	next.dirty.tree(g.cur.tree, s.next.tree)
 	return next, nil
 }
 
@@ -161,6 +188,7 @@ const (
 	stagedPublic
 	stagedPath
 	stagedRemovesSelf
+	stagedUnknown // the first that has no meaning
 )
 
 // Marshal returns s with its secrets, for [ParseStaged].
@@ -222,6 +250,9 @@ func parseStaged(c Config, b []byte) (*Staged, error) {
 		return nil, fmt.Errorf("%w: version %d", ErrCorrupt, v)
 	}
 	flags := r.U8()
+	if flags >= stagedUnknown {
+		return nil, fmt.Errorf("%w: flags %#x", ErrCorrupt, flags)
+	}
 	s := &Staged{
 		config: config, signer: c.Signer,
 		own: flags&stagedOwn != 0, external: flags&stagedExternal != 0, public: flags&stagedPublic != 0,
@@ -233,7 +264,7 @@ func parseStaged(c Config, b []byte) (*Staged, error) {
 	r.Each(codec.MaxVec, func(r *codec.Reader) {
 		var p CommittedProposal
 		p.Sender.decode(r)
-		p.ByReference = r.U8() == 1
+		p.ByReference = present(r)
 		p.Proposal = decodeProposal(r)
 		s.proposals = append(s.proposals, p)
 	})
@@ -257,8 +288,12 @@ func parseStaged(c Config, b []byte) (*Staged, error) {
 	if err := r.Done(); err != nil {
 		return nil, corrupt(err)
 	}
+	if c := &s.next.context; c.Suite != s.base.Suite || c.Epoch != s.base.Epoch+1 || !bytes.Equal(c.GroupID, s.base.GroupID) ||
+		len(encryption) != suite.nh {
+		return nil, fmt.Errorf("%w: an epoch that does not follow its base", ErrCorrupt)
+	}
 	s.secrets = newSecretTree(suite, s.next.tree.leaves, encryption)
-	return s, s.next.checkOwnLeaf(c.Signer)
+	return s, s.next.checkStored(c.Signer)
 }
 
 func orNil(b []byte) []byte {

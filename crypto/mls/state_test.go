@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -227,5 +228,66 @@ func makeState(t *testing.T, id Suite, name string) {
 	}
 	if err := os.WriteFile(path, append(out, '\n'), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What is stored has one form: whatever of it is changed, it is refused, or read
+// and written again as it was.
+func TestStoredFormsAreCanonical(t *testing.T) {
+	v := loadState(t, stateVectors[0])
+	config := v.config("ana")
+	stored := dump(v.load(t, "ben"))
+	read := func(name string, b []byte) (again []byte, err error) {
+		switch name {
+		case "staged":
+			s, err := ParseStaged(config, b)
+			if err != nil {
+				return nil, err
+			}
+			return s.Marshal(), nil
+		case "bundle":
+			k, err := ParseKeyPackageBundle(b)
+			if err != nil {
+				return nil, err
+			}
+			return k.Marshal(), nil
+		}
+		all := []Record{{[]byte(name), b}}
+		for n, value := range stored {
+			if n != name {
+				all = append(all, Record{[]byte(n), value})
+			}
+		}
+		g, err := LoadGroup(v.config("ben"), all)
+		if err != nil {
+			return nil, err
+		}
+		return dump(g)[name], nil
+	}
+	forms := map[string][]byte{"staged": v.Staged, "bundle": v.Bundle}
+	for name, value := range stored {
+		forms[name] = value
+	}
+	for name, good := range forms {
+		for i := range good {
+			for _, x := range []byte{1, 2, 4, 0x20, 0x80, 0xe0, 0xff} {
+				bad := bytes.Clone(good)
+				bad[i] ^= x
+				again, err := read(name, bad)
+				if err == nil && !bytes.Equal(again, bad) {
+					t.Fatalf("%q with byte %d of %#x instead of %#x is read, and written as %#x", name, i, bad[i], good[i], again[i])
+				}
+				if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrUnsupported) && !errors.Is(err, ErrInvalid) {
+					t.Fatalf("%q with byte %d of %#x instead of %#x: %v", name, i, bad[i], good[i], err)
+				}
+			}
+		}
+	}
+	twice := []Record{}
+	for n, value := range stored {
+		twice = append(twice, Record{[]byte(n), value})
+	}
+	if _, err := LoadGroup(v.config("ben"), append(twice, twice[0])); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("one record twice: %v", err)
 	}
 }

@@ -12,9 +12,11 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/hpke"
+	"crypto/mlkem"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding"
 	"errors"
 	"fmt"
 	"hash"
@@ -61,6 +63,8 @@ const (
 	tagSize   = 16
 	maxHash   = sha512.Size
 	maxKey    = 32
+
+	minKEMOutput = 32 // of X25519
 )
 
 var suites = []*suite{
@@ -72,71 +76,130 @@ var suites = []*suite{
 	{XWing, "XWING-AES256GCM-SHA384-Ed25519", hpke.MLKEM768X25519(), hpke.HKDFSHA384(), hpke.AES256GCM(), crypto.SHA384, sha512.New384, 48, 32, nil},
 }
 
-func (s Suite) lookup() (*suite, error) {
+// refused are the suites of the RFC that need X448 and Ed448, for which the standard
+// library has no primitives.
+var refused = map[Suite]string{4: "X448-AES256GCM-SHA512-Ed448", 6: "X448-CHACHA20POLY1305-SHA512-Ed448"}
+
+func (s Suite) known() *suite {
 	for _, known := range suites {
 		if known.id == s {
-			return known, nil
+			return known
 		}
 	}
-	if s == 4 || s == 6 {
-		return nil, fmt.Errorf("%w: cipher suite %d needs X448 and Ed448", ErrUnsupported, uint16(s))
+	return nil
+}
+
+func (s Suite) lookup() (*suite, error) {
+	if known := s.known(); known != nil {
+		return known, nil
 	}
-	return nil, fmt.Errorf("%w: cipher suite %#04x", ErrUnsupported, uint16(s))
+	return nil, fmt.Errorf("%w: cipher suite %v", ErrUnsupported, s)
 }
 
 // Supported reports whether this package implements s.
-func (s Suite) Supported() bool { _, err := s.lookup(); return err == nil }
+func (s Suite) Supported() bool { return s.known() != nil }
 
 func (s Suite) String() string {
-	if known, err := s.lookup(); err == nil {
+	if known := s.known(); known != nil {
 		return known.name
 	}
-	return fmt.Sprintf("suite %#04x", uint16(s))
+	if name, ok := refused[s]; ok {
+		return name
+	}
+	return fmt.Sprintf("%#04x", uint16(s))
 }
 
 // label prefixes every label of Section 5.
 const label = "MLS 1.0 "
 
-// A kdf derives several secrets from one (ExpandWithLabel, Section 8). Making
-// one costs as much as a derivation, so callers keep it while they can.
+// A kdf derives secrets from one (ExpandWithLabel, Section 8). It is HKDF-Expand
+// (RFC 5869) over an HMAC that, unlike one of crypto/hmac, can be given another key
+// without making its six objects anew: a message needs two keys that no other has.
+// Its user calls done.
 type kdf struct {
-	s    *suite
-	prk  []byte
-	mac  hash.Hash
-	used bool
-	buf  []byte
+	s            *suite
+	inner, outer hash.Hash
+	ipad, opad   []byte // their states after the key
+	buf, sum     []byte
 }
 
+// kdfs holds kdfs that are not in use, by hash.
+var kdfs = map[crypto.Hash]*sync.Pool{crypto.SHA256: {}, crypto.SHA384: {}, crypto.SHA512: {}}
+
+// kdf returns one for secret, which is not longer than a block of the hash.
 func (s *suite) kdf(secret []byte) *kdf {
-	return &kdf{s: s, prk: secret, mac: hmac.New(s.new, secret), buf: make([]byte, 0, 160)}
+	k, ok := kdfs[s.hash].Get().(*kdf)
+	if !ok {
+		k = &kdf{inner: s.new(), outer: s.new(), buf: make([]byte, 0, 256), sum: make([]byte, 0, maxHash)}
+	}
+	k.s = s
+	k.ipad = k.begin(k.inner, k.ipad, secret, 0x36)
+	k.opad = k.begin(k.outer, k.opad, secret, 0x5c)
+	return k
+}
+
+// begin gives h the block of the key xor pad and appends its state to the empty state.
+func (k *kdf) begin(h hash.Hash, state, secret []byte, pad byte) []byte {
+	block := append(k.buf[:0], secret...)
+	block = append(block, make([]byte, h.BlockSize()-len(secret))...)
+	for i := range block {
+		block[i] ^= pad
+	}
+	h.Reset()
+	h.Write(block)
+	clear(block)
+	state, err := h.(encoding.BinaryAppender).AppendBinary(state[:0])
+	if err != nil {
+		panic("mls: state of a hash: " + err.Error())
+	}
+	return state
+}
+
+// done wipes k, which must not be used any more.
+func (k *kdf) done() {
+	clear(k.ipad)
+	clear(k.opad)
+	clear(k.buf[:cap(k.buf)])
+	k.inner.Reset()
+	k.outer.Reset()
+	kdfs[k.s.hash].Put(k)
+}
+
+// mac leaves the HMAC of k.buf in k.sum.
+func (k *kdf) mac() {
+	restore(k.inner, k.ipad)
+	k.inner.Write(k.buf)
+	k.sum = k.inner.Sum(k.sum[:0])
+	restore(k.outer, k.opad)
+	k.outer.Write(k.sum)
+	k.sum = k.outer.Sum(k.sum[:0])
+}
+
+func restore(h hash.Hash, state []byte) {
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
+		panic("mls: state of a hash: " + err.Error())
+	}
 }
 
 // expand fills out with ExpandWithLabel(secret, name, context, len(out)).
 func (k *kdf) expand(out []byte, name string, context []byte) {
-	b := codec.AppendU16(k.buf[:0], uint16(len(out)))
-	b = codec.AppendVarint(b, len(label)+len(name))
-	b = append(append(b, label...), name...)
-	b = codec.AppendVec(b, context)
-	if len(out) > k.s.nh {
-		long, err := hkdf.Expand(k.s.new, k.prk, string(b), len(out))
-		if err != nil {
-			panic("mls: expand: " + err.Error()) // callers bound the length
+	if len(out) > 255*k.s.nh {
+		panic("mls: expand: too long") // callers bound the length
+	}
+	length := len(out)
+	for i := byte(1); len(out) > 0; i++ {
+		k.buf = k.buf[:0]
+		if i > 1 {
+			k.buf = append(k.buf, k.sum...)
 		}
-		copy(out, long)
-		return
+		k.buf = codec.AppendU16(k.buf, uint16(length))
+		k.buf = codec.AppendVarint(k.buf, len(label)+len(name))
+		k.buf = append(append(k.buf, label...), name...)
+		k.buf = append(codec.AppendVec(k.buf, context), i)
+		k.mac()
+		out = out[copy(out, k.sum):]
 	}
-	// HKDF-Expand of one block (RFC 5869, Section 2.3), with the HMAC key
-	// schedule done once for all outputs.
-	b = append(b, 1)
-	if k.used {
-		k.mac.Reset()
-	}
-	k.used = true
-	k.mac.Write(b)
-	k.buf = b
-	sum := k.mac.Sum(b[len(b):])
-	copy(out, sum)
-	clear(sum)
+	clear(k.sum)
 }
 
 // secret returns ExpandWithLabel(secret, name, context, Nh).
@@ -149,11 +212,15 @@ func (k *kdf) secret(name string, context []byte) []byte {
 // derive returns DeriveSecret(secret, name) of Section 8.
 func (k *kdf) derive(name string) []byte { return k.secret(name, nil) }
 
-func (s *suite) deriveSecret(secret []byte, name string) []byte { return s.kdf(secret).derive(name) }
+func (s *suite) deriveSecret(secret []byte, name string) []byte {
+	return s.expandWithLabel(secret, name, nil, s.nh)
+}
 
 func (s *suite) expandWithLabel(secret []byte, name string, context []byte, length int) []byte {
 	out := make([]byte, length)
-	s.kdf(secret).expand(out, name, context)
+	k := s.kdf(secret)
+	defer k.done()
+	k.expand(out, name, context)
 	return out
 }
 
@@ -214,16 +281,20 @@ func (s *suite) open(key, nonce, ciphertext, aad []byte) ([]byte, error) {
 	return a.Open(nil, nonce, ciphertext, aad)
 }
 
-// signContent returns SignContent of Section 5.1.2 around what write appends.
-func signContent(name string, size int, write func([]byte) []byte) []byte {
-	b := make([]byte, 0, size+len(label)+len(name)+5)
+// appendSignContent begins SignContent of Section 5.1.2; size bytes of content follow.
+func appendSignContent(b []byte, name string, size int) []byte {
 	b = codec.AppendVarint(b, len(label)+len(name))
 	b = append(append(b, label...), name...)
-	return codec.AppendVecFunc(b, write)
+	return codec.AppendVarint(b, size)
+}
+
+func signContent(name string, content []byte) []byte {
+	b := make([]byte, 0, len(label)+len(name)+len(content)+5)
+	return append(appendSignContent(b, name, len(content)), content...)
 }
 
 func (s *suite) sign(signer crypto.Signer, name string, content []byte) ([]byte, error) {
-	return s.signRaw(signer, signContent(name, len(content), func(b []byte) []byte { return append(b, content...) }))
+	return s.signRaw(signer, signContent(name, content))
 }
 
 // signRaw signs a SignContent.
@@ -237,7 +308,7 @@ func (s *suite) signRaw(signer crypto.Signer, content []byte) ([]byte, error) {
 }
 
 func (s *suite) verify(key []byte, name string, content, signature []byte) bool {
-	return s.verifyRaw(key, signContent(name, len(content), func(b []byte) []byte { return append(b, content...) }), signature)
+	return s.verifyRaw(key, signContent(name, content), signature)
 }
 
 // verifyRaw verifies a signature over a SignContent.
@@ -259,17 +330,32 @@ func (s *suite) signatureKey(signer crypto.Signer) ([]byte, error) {
 	if signer == nil {
 		return nil, fmt.Errorf("%w: no signer", ErrInvalid)
 	}
-	switch pub := signer.Public().(type) {
+	return s.encodeSignatureKey(signer.Public())
+}
+
+func (s *suite) encodeSignatureKey(key crypto.PublicKey) ([]byte, error) {
+	switch key := key.(type) {
 	case ed25519.PublicKey:
 		if s.curve == nil {
-			return bytes.Clone(pub), nil
+			return bytes.Clone(key), nil
 		}
 	case *ecdsa.PublicKey:
-		if s.curve == pub.Curve {
-			return pub.Bytes()
+		if s.curve == key.Curve {
+			return key.Bytes()
 		}
 	}
-	return nil, fmt.Errorf("%w: signer of another algorithm than suite %v", ErrInvalid, s.id)
+	return nil, fmt.Errorf("%w: signature key of another algorithm than that of suite %v", ErrInvalid, s.id)
+}
+
+// SignatureKey returns key, an ed25519.PublicKey or *ecdsa.PublicKey, as leaves hold
+// it. It serves to compare a leaf with its certificate: they must have one key
+// (RFC 9420, Section 5.3).
+func (s Suite) SignatureKey(key crypto.PublicKey) ([]byte, error) {
+	suite, err := s.lookup()
+	if err != nil {
+		return nil, err
+	}
+	return suite.encodeSignatureKey(key)
 }
 
 // A privateKey is an HPKE private key. It is parsed when it is used, once:
@@ -281,7 +367,11 @@ type privateKey struct {
 
 func (s *suite) storedKey(raw []byte) *privateKey {
 	return &privateKey{raw: raw, parse: sync.OnceValues(func() (hpke.PrivateKey, error) {
-		return s.kem.NewPrivateKey(raw)
+		k, err := s.kem.NewPrivateKey(raw)
+		if err != nil {
+			return nil, fmt.Errorf("%w: private key: %w", ErrCorrupt, err)
+		}
+		return k, nil
 	})}
 }
 
@@ -326,6 +416,64 @@ func (s *suite) checkPublicKey(key []byte) error {
 	if _, err := s.kem.NewPublicKey(key); err != nil {
 		return errPublicKey
 	}
+	// The suites with Ed25519 are those with X25519, in X-Wing at the end of the key.
+	if s.curve == nil && lowOrder([32]byte(key[len(key)-32:])) {
+		return errPublicKey
+	}
+	return nil
+}
+
+// lowOrder reports whether an X25519 public key is of low order: its product with any
+// private key is zero, so that encrypting to it fails (RFC 7748, Section 6.1). In a
+// tree it would keep every other member from committing.
+func lowOrder(key [32]byte) bool {
+	key[31] &= 0x7f // which does not count
+	for i := range lowOrderPoints {
+		if key == lowOrderPoints[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// lowOrderPoints are the u-coordinates of the points whose order divides 8, of the curve
+// and of its twist, with those that are not reduced: 0, 1, two of order 8, p-1, p, p+1.
+var lowOrderPoints = [...][32]byte{
+	{},
+	{1},
+	{
+		0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a,
+		0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+	},
+	{
+		0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b,
+		0x04, 0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+	},
+	nearP(0xec),
+	nearP(0xed),
+	nearP(0xee),
+}
+
+// nearP returns the number next to p = 2^255 - 19 whose lowest byte is low.
+func nearP(low byte) (b [32]byte) {
+	for i := range b {
+		b[i] = 0xff
+	}
+	b[0], b[31] = low, 0x7f
+	return b
+}
+
+// checkKeyOfTree is checkPublicKey for the keys of a tree that one did not see grow.
+// To check all of an X-Wing key costs half as much as a signature: the ML-KEM half of
+// these is not, for members have checked it when it came in, and whoever encrypts to
+// it does again.
+func (s *suite) checkKeyOfTree(key []byte) error {
+	if s.id != XWing {
+		return s.checkPublicKey(key)
+	}
+	if len(key) != mlkem.EncapsulationKeySize768+32 || lowOrder([32]byte(key[len(key)-32:])) {
+		return errPublicKey
+	}
 	return nil
 }
 
@@ -337,7 +485,11 @@ func (c *hpkeCiphertext) encode(b []byte) []byte {
 }
 
 func decodeHPKECiphertext(r *codec.Reader) hpkeCiphertext {
-	return hpkeCiphertext{r.Vec(maxVec), r.Vec(maxVec)}
+	c := hpkeCiphertext{r.Vec(maxVec), r.Vec(maxVec)}
+	if r.Err() == nil && (len(c.kemOutput) < minKEMOutput || len(c.ciphertext) < tagSize) {
+		r.Fail("ciphertext of %d bytes with a KEM output of %d", len(c.ciphertext), len(c.kemOutput))
+	}
+	return c
 }
 
 func encryptContext(name string, context []byte) []byte {
@@ -360,7 +512,7 @@ func (s *suite) encrypt(key, context, plaintext []byte) (c hpkeCiphertext, err e
 	}
 	enc, sender, err := hpke.NewSender(pub, s.hkdf, s.aead, context)
 	if err != nil {
-		return c, err
+		return c, fmt.Errorf("%w: encrypt to a public key: %w", ErrInvalid, err)
 	}
 	ct, err := sender.Seal(nil, plaintext)
 	return hpkeCiphertext{enc, ct}, err

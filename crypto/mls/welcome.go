@@ -52,7 +52,7 @@ func (e *epoch) groupInfo(signer crypto.Signer, extensions Extensions) (*groupIn
 func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTree, error) {
 	encoded, inside := i.extensions.Get(ExtensionRatchetTree)
 	if !inside {
-		encoded = outside
+		encoded = bytes.Clone(outside)
 	}
 	if encoded == nil {
 		return nil, fmt.Errorf("%w: group info without the tree", ErrInvalid)
@@ -62,6 +62,7 @@ func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTr
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("read tree: %w", err)
 	}
+	tree.hashLeaves()
 	if !bytes.Equal(tree.rootHash(), i.context.TreeHash) {
 		return nil, fmt.Errorf("%w: tree that is not the group's", ErrInvalid)
 	}
@@ -72,7 +73,7 @@ func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTr
 	if !s.verify(signer.SignatureKey, "GroupInfoTBS", i.tbs(nil), i.signature) {
 		return nil, fmt.Errorf("%w: signature of the group info", ErrAuthentication)
 	}
-	if err := checkContextExtensions(i.context.Extensions); err != nil {
+	if err := c.checkContextExtensions(i.context.Extensions); err != nil {
 		return nil, err
 	}
 	if err := tree.verify(i.context.GroupID, i.context.Extensions, c.ValidateCredential); err != nil {
@@ -105,12 +106,8 @@ func (g *groupSecrets) encode(b []byte) []byte {
 
 func decodeGroupSecrets(r *codec.Reader) *groupSecrets {
 	g := &groupSecrets{joiner: r.Vec(maxVec)}
-	switch present := r.U8(); present {
-	case 0:
-	case 1:
+	if present(r) {
 		g.pathSecret = r.Vec(maxVec)
-	default:
-		r.Fail("optional path secret with %d", present)
 	}
 	r.Each(maxVec, func(r *codec.Reader) { g.psks = append(g.psks, decodePreSharedKeyID(r)) })
 	return g
@@ -226,9 +223,10 @@ type JoinOptions struct {
 	PSK         PSKs
 	RatchetTree []byte // the tree, if the welcome does not carry it
 
-	// Resumes is the group that the welcome continues, by ReInit or branch. With
-	// it, Join verifies that they belong together (Section 12.4.3.1), except
-	// for the members: whether those are the same is for the caller to judge.
+	// Resumes is the group that the welcome continues, by ReInit or branch. Join
+	// verifies that they belong together (Section 12.4.3.1), except for the
+	// members: whether those are the same is for the caller to judge. A welcome
+	// that continues a group is not accepted without it, nor another with it.
 	Resumes *Group
 }
 
@@ -287,9 +285,10 @@ func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("read group secrets: %w", err)
 	}
-	resumes, err := secrets.resumes()
-	if err != nil {
-		return nil, err
+	for _, id := range secrets.psks {
+		if len(id.Nonce) != s.nh {
+			return nil, fmt.Errorf("%w: nonce of a pre-shared key of %d bytes", ErrInvalid, len(id.Nonce))
+		}
 	}
 	psks, err := lookupPSKs(secrets.psks, o.PSK, o.Resumes)
 	if err != nil {
@@ -313,7 +312,7 @@ func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group
 	if info.context.Suite != s.id {
 		return nil, fmt.Errorf("%w: group of suite %v", ErrInvalid, info.context.Suite)
 	}
-	if err := checkResumed(resumes, info, o.Resumes); err != nil {
+	if err := checkResumed(secrets.psks, &info.context, o.Resumes); err != nil {
 		return nil, err
 	}
 	tree, err := info.ratchetTree(s, o.RatchetTree, config)
@@ -372,39 +371,42 @@ func (t *ratchetTree) find(leaf *LeafNode) (at LeafIndex, found bool) {
 	return at, found
 }
 
-// resumes returns the key by which a welcome continues another group, or nil.
-func (g *groupSecrets) resumes() (*PreSharedKeyID, error) {
-	var out *PreSharedKeyID
-	for i := range g.psks {
-		if id := &g.psks[i]; id.Type == PSKResumption && id.Usage != ResumptionApplication {
-			if out != nil {
-				return nil, fmt.Errorf("%w: welcome that continues two groups", ErrInvalid)
-			}
-			out = id
-		}
+// resumptionID names the key by which another group continues g.
+func (g *Group) resumptionID() PreSharedKeyID {
+	id := PreSharedKeyID{Type: PSKResumption, Usage: ResumptionBranch, GroupID: g.cur.context.GroupID, Epoch: g.cur.context.Epoch}
+	if g.cur.reinit != nil {
+		id.Usage = ResumptionReInit
 	}
-	return out, nil
+	return id
 }
 
-// checkResumed verifies that info is of the group that old announced.
-func checkResumed(id *PreSharedKeyID, info *groupInfo, old *Group) error {
-	if id == nil {
-		if old != nil {
-			return fmt.Errorf("%w: welcome that does not continue the group", ErrInvalid)
+// checkResumed verifies that a group whose first epoch has this context, and which
+// mixed in keys of these names, continues old or, if that is nil, none.
+func checkResumed(psks []PreSharedKeyID, c *GroupContext, old *Group) error {
+	var id *PreSharedKeyID
+	for i := range psks {
+		if psks[i].Type != PSKResumption || psks[i].Usage == ResumptionApplication {
+			continue
 		}
+		if id != nil {
+			return fmt.Errorf("%w: group that continues two", ErrInvalid)
+		}
+		id = &psks[i]
+	}
+	switch {
+	case id == nil && old == nil:
 		return nil
-	}
-	if info.context.Epoch != 1 {
-		return fmt.Errorf("%w: group continued in its epoch %d", ErrInvalid, info.context.Epoch)
-	}
-	if old == nil {
-		return nil
-	}
-	if !bytes.Equal(id.GroupID, old.cur.context.GroupID) {
-		return fmt.Errorf("%w: welcome that continues another group", ErrInvalid)
+	case id == nil:
+		return fmt.Errorf("%w: group that does not continue the other", ErrInvalid)
+	case old == nil:
+		return fmt.Errorf("%w: that of the group that is continued", ErrMissingPSK)
+	case c.Epoch != 1:
+		return fmt.Errorf("%w: group continued in its epoch %d", ErrInvalid, c.Epoch)
+	case !bytes.Equal(id.GroupID, old.cur.context.GroupID):
+		return fmt.Errorf("%w: group that continues another", ErrInvalid)
 	}
 	if id.Usage == ResumptionBranch {
-		if info.context.Suite != old.cur.context.Suite {
+		if c.Suite != old.cur.context.Suite {
 			return fmt.Errorf("%w: branch of another suite", ErrInvalid)
 		}
 		return nil
@@ -413,8 +415,8 @@ func checkResumed(id *PreSharedKeyID, info *groupInfo, old *Group) error {
 	if want == nil || id.Epoch != old.cur.context.Epoch {
 		return fmt.Errorf("%w: reinitialization that was not committed", ErrInvalid)
 	}
-	if want.Version != version || want.Suite != info.context.Suite ||
-		!bytes.Equal(want.GroupID, info.context.GroupID) || !want.Extensions.equal(info.context.Extensions) {
+	if want.Version != version || want.Suite != c.Suite ||
+		!bytes.Equal(want.GroupID, c.GroupID) || !want.Extensions.equal(c.Extensions) {
 		return fmt.Errorf("%w: group that is not as the reinitialization says", ErrInvalid)
 	}
 	return nil

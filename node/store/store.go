@@ -330,7 +330,7 @@ func epochBucket(group []byte, epoch uint64) vault.Bucket {
 	return vault.Bucket{Domain: vault.MLS, Partition: string(group), Number: epoch}
 }
 
-// currentBucket holds the one MLS record whose name has no epoch, and staged commits.
+// currentBucket holds the MLS records whose names have no epoch, and staged commits.
 const currentBucket = 1<<64 - 1
 
 // PutMLS writes what mls.Group.Changes returned.
