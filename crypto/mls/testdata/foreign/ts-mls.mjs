@@ -43,15 +43,11 @@ async function suiteOf(id) {
 const withLength = (key) =>
   key.length < 64 ? Uint8Array.of(key.length, ...key) : Uint8Array.of(0x40 | (key.length >> 8), key.length & 0xff, ...key);
 
-function readsLength(hpke) {
+async function readsLength(hpke) {
+  const { publicKey } = await hpke.generateKeyPair();
+  const size = (await hpke.exportPublicKey(publicKey)).length;
   const importKey = hpke.importPublicKey;
-  hpke.importPublicKey = (key) => {
-    for (const n of [1, 2]) {
-      const rest = key.subarray(n);
-      if (rest.length > 0 && Buffer.compare(withLength(rest), key) === 0) return importKey(rest);
-    }
-    return importKey(key);
-  };
+  hpke.importPublicKey = (key) => importKey(key.length > size ? key.subarray(key.length - size) : key);
 }
 
 const devices = new Map();
@@ -67,7 +63,7 @@ const welcomeOf = (welcome) => encode({ wireformat: "mls_welcome", welcome });
 
 async function newDevice({ device, suite, identity }) {
   const cs = await suiteOf(suite);
-  readsLength(cs.hpke);
+  await readsLength(cs.hpke);
   const d = { cs };
   const capabilities = { ...mls.defaultCapabilities(), ciphersuites: [cs.name] };
   const credential = { credentialType: "basic", identity: new TextEncoder().encode(identity) };
