@@ -28,6 +28,7 @@ var layers = map[string]string{
 
 	"storage/kv":    "",
 	"storage/vault": "storage/kv crypto/codec",
+	"storage/blob":  "storage/kv crypto/codec",
 
 	"relay/mailbox":             "crypto/codec",
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",
