@@ -33,6 +33,7 @@ import (
 	"sotto/relay/access"
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 )
 
 // Config says what a server serves.
@@ -40,12 +41,14 @@ type Config struct {
 	Key    key.RelaySecret // signs; also the key of the transport
 	Store  mailbox.Store
 	Slots  mailbox.Slots
+	Blobs  blob.Store // nil: it keeps none
 	Policy access.Policy
 	Clock  func() time.Time // default: time.Now
 	Idle   time.Duration    // a session without a frame is ended; default 5 minutes
 	// Terms are what a client gets that asks for none, and its entries and bytes
 	// the most that a client may ask for; zero fields have defaults.
 	Terms    mailbox.Terms
+	Uploads  access.BlobPolicy
 	Sessions int   // at once; default 100,000
 	Bytes    int64 // of requests under way in all sessions; default 256 MiB
 	Logger   *slog.Logger
@@ -71,10 +74,14 @@ type Server struct {
 	keys    access.Keys
 	limiter *access.Limiter
 	log     *slog.Logger
-	ctx     context.Context // of what is under way
-	cancel  context.CancelFunc
-	unring  func()
-	held    atomic.Int64 // bytes of requests under way
+
+	blobLimiter *access.BlobLimiter
+	audits      chan struct{} // one for each that is under way
+
+	ctx    context.Context // of what is under way
+	cancel context.CancelFunc
+	unring func()
+	held   atomic.Int64 // bytes of requests under way
 
 	// Whoever holds mu and a session's mu has taken this one first.
 	mu       sync.Mutex // guards the following fields
@@ -87,7 +94,7 @@ type Server struct {
 	signed  map[mailbox.Head]wire.SignedHead
 }
 
-// New makes a server. The caller closes the store after the server.
+// New makes a server. The caller closes the stores after the server.
 func New(c Config) *Server {
 	if c.Clock == nil {
 		c.Clock = time.Now
@@ -120,6 +127,7 @@ func New(c Config) *Server {
 		cfg: c, keys: access.Keys{Store: c.Store, Slots: c.Slots}, limiter: access.NewLimiter(c.Policy, c.Clock), log: c.Logger,
 		sessions: map[*session]bool{}, watching: map[mailbox.ID]map[*session]bool{}, signed: map[mailbox.Head]wire.SignedHead{},
 	}
+	s.blobLimiter, s.audits = access.NewBlobLimiter(s.limiter, c.Uploads, c.Clock), make(chan struct{}, audits)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.unring = c.Store.Listen(s.ring)
 	return s
@@ -292,6 +300,9 @@ func (ss *session) hello(in *bufio.Reader) error {
 	h := wire.RelayHello{
 		Version: wire.Version, Key: cfg.Key.Public(), Era: cfg.Store.Era(), Minute: mailbox.MinuteOf(cfg.Clock()),
 		MaxFrame: wire.MaxFrame, MaxInFlight: wire.MaxInFlight, KeepMax: uint64(mailbox.MaxMinutes),
+	}
+	if cfg.Blobs != nil {
+		h.Features |= wire.FeatureBlobs
 	}
 	rand.Read(h.Nonce[:])
 	ss.access = access.NewSession(wire.Session{Relay: h.Key, RelayNonce: h.Nonce, ClientNonce: c.Nonce}, ss.s.keys)
