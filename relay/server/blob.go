@@ -81,10 +81,9 @@ func (ss *session) dispatchBlob(fr wire.Frame) bool {
 	case wire.TBlobAudit:
 		var m wire.BlobAudit
 		return request(&m, func() (wire.Message, error) {
-			ss.auditing.Lock() // one of them at a time is this session's
-			defer ss.auditing.Unlock()
+			ss.audit <- struct{}{} // one of them at a time is this session's
 			ss.s.audits <- struct{}{}
-			defer func() { <-ss.s.audits }()
+			defer func() { <-ss.s.audits; <-ss.audit }()
 			mac, err := blob.AnswerFrom(ctx, store, m.Blob, m.Nonce)
 			return &wire.BlobProof{MAC: mac}, err
 		})

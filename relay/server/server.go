@@ -257,7 +257,7 @@ func (s *Server) receipt(r mailbox.Receipt) *wire.Receipt {
 }
 
 func (s *Server) serve(conn net.Conn) {
-	ss := &session{s: s, conn: conn, addr: remoteAddr(conn), tokens: make(chan struct{}, inFlight), freed: make(chan struct{}, 1),
+	ss := &session{s: s, conn: conn, addr: remoteAddr(conn), tokens: make(chan struct{}, inFlight), freed: make(chan struct{}, 1), audit: make(chan struct{}, 1),
 		over: make(chan struct{}), subs: map[mailbox.ID]*sub{}, dirty: map[mailbox.ID]bool{}, work: make(chan struct{}, 1)}
 	s.mu.Lock()
 	switch {

@@ -35,7 +35,7 @@ type session struct {
 	writing sync.Mutex // held to write a frame
 	paging  sync.Mutex // held from making a page until it is sent
 
-	auditing sync.Mutex // held to look through a blob
+	audit chan struct{} // holds one: while a blob is looked through
 
 	appendOnce sync.Once
 	appends    chan appendJob
