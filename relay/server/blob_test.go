@@ -312,8 +312,11 @@ func TestReadsAreHeld(t *testing.T) {
 		if got := s.reads.Load(); got != 5 { // of three times 256 KiB, in 4 MiB
 			t.Errorf("%d reads at once in a session", got)
 		}
-		go other.write(wire.TBlobRead, 7, &wire.BlobRead{Blob: id, Length: blob.ChunkSize})
-		go other.write(wire.TBlobRead, 8, &wire.BlobRead{Blob: id, Length: blob.ChunkSize})
+		go func() {
+			for i := range 2 {
+				other.write(wire.TBlobRead, uint32(7+i), &wire.BlobRead{Blob: id, Length: blob.ChunkSize})
+			}
+		}()
 		busy := 0
 		fr := other.read(t)
 		var e wire.Error
@@ -532,9 +535,10 @@ func FuzzBlobRequest(f *testing.F) {
 	})
 }
 
-// overTCP starts a relay in a folder and returns a client of it, over the real transport.
-func overTCP(b *testing.B) *client.Client {
-	in, err := server.Start(b.TempDir(), server.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, BlobQuota: 1 << 40})
+// overTCP starts a relay in a folder and returns a client of it, over the real transport,
+// and a ticket.
+func overTCP(b *testing.B) (*client.Client, []byte) {
+	in, err := server.Start(b.TempDir(), server.Options{Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -544,7 +548,7 @@ func overTCP(b *testing.B) *client.Client {
 	}
 	c := client.New(client.Config{Relay: in.Address().Key, Dial: func(ctx context.Context) (net.Conn, key.RelayPublic, error) { return d.Dial(ctx, in.Address()) }})
 	b.Cleanup(func() { c.Close(); d.Close(); in.Close() })
-	return c
+	return c, in.Ticket(time.Hour)
 }
 
 const benchSize = 1 << 20
@@ -554,10 +558,10 @@ const benchSize = 1 << 20
 func BenchmarkBlobPut(b *testing.B) {
 	expires := blob.MinuteOf(time.Now()) + 60
 	b.Run("relay", func(b *testing.B) {
-		c, owner := overTCP(b), key.NewCapability()
-		// A ticket would do; the strangers' rate is what an address has.
+		c, ticket := overTCP(b)
+		owner := key.NewCapability()
 		eight(b, func(n int, content []byte) error {
-			_, err := c.PutBlob(b.Context(), owner, content, expires, nil)
+			_, err := c.PutBlob(b.Context(), owner, content, expires, ticket)
 			return err
 		})
 	})
@@ -576,8 +580,8 @@ func BenchmarkBlobPut(b *testing.B) {
 
 // BenchmarkBlobGet reads blobs of 1 MiB from a relay, eight at once.
 func BenchmarkBlobGet(b *testing.B) {
-	c := overTCP(b)
-	id, err := c.PutBlob(b.Context(), key.NewCapability(), blobtest.Bytes(1, benchSize), blob.MinuteOf(time.Now())+60, nil)
+	c, ticket := overTCP(b)
+	id, err := c.PutBlob(b.Context(), key.NewCapability(), blobtest.Bytes(1, benchSize), blob.MinuteOf(time.Now())+60, ticket)
 	if err != nil {
 		b.Fatal(err)
 	}
