@@ -60,7 +60,7 @@ type Config struct {
 	Reserve int64
 	Free    func(dir string) (uint64, error) // default: the file system's word
 
-	Uploads     int           // under way at once; default 10,000
+	Uploads     int           // of a class, under way at once; default 10,000
 	SweepPeriod time.Duration // default: a minute; negative: never by itself
 	Hook        Hook
 	Logger      *slog.Logger
@@ -120,6 +120,7 @@ type Store struct {
 	calls   sync.WaitGroup // Add only with mu held and not closed
 	queue   []*change
 	uploads map[uploadKey]*upload
+	number  map[blob.Class]int // of uploads
 	usage   map[blob.Class]blob.Usage
 	coming  int64 // bytes that uploads have been promised room for and not brought yet
 	serial  int
@@ -145,7 +146,7 @@ func Open(c Config) (*Store, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{cfg: c, log: c.Logger, stop: make(chan struct{}), uploads: map[uploadKey]*upload{}}
+	s := &Store{cfg: c, log: c.Logger, stop: make(chan struct{}), uploads: map[uploadKey]*upload{}, number: map[blob.Class]int{}}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open blobs %s: %w", c.Dir, err)
 	}
@@ -349,12 +350,26 @@ func (s *Store) do(step Step, f func() error) error {
 		}
 	}
 	if err := f(); err != nil {
-		return err
+		return fmt.Errorf("%s: %w", step, withoutPath(err))
 	}
 	if h != nil {
 		return h.After(step)
 	}
 	return nil
+}
+
+// withoutPath returns what the system says, without the file: its name is the id of a
+// blob, whoever knows that may read it, and errors end in logs.
+func withoutPath(err error) error {
+	var pe *fs.PathError
+	var le *os.LinkError
+	switch {
+	case errors.As(err, &pe):
+		return pe.Err
+	case errors.As(err, &le):
+		return le.Err
+	}
+	return err
 }
 
 func (s *Store) syncFolder(path string) error {
@@ -502,7 +517,7 @@ func (s *Store) read(id blob.ID, rec *record, first, last int, each func(i int, 
 	}
 	var damage *blob.DamageError
 	if errors.As(err, &damage) {
-		s.log.Error("a blob is damaged", "file", damage.File, "offset", damage.Offset, "err", damage.Err)
+		s.log.Error("a blob is damaged", "blob", id, "offset", damage.Offset, "err", damage.Err)
 	}
 	return err
 }
@@ -517,7 +532,7 @@ func (s *Store) readFile(id blob.ID, rec *record, first, last int, each func(i i
 		return damage(first, errors.New("the file is missing"))
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("open blob %v: %w", id, withoutPath(err))
 	}
 	defer f.Close()
 	buf := make([]byte, min(blob.ChunkSize, rec.Size))
@@ -526,7 +541,7 @@ func (s *Store) readFile(id blob.ID, rec *record, first, last int, each func(i i
 		if _, err := f.ReadAt(b, int64(i)*blob.ChunkSize); errors.Is(err, io.EOF) {
 			return damage(i, errors.New("the file is too short"))
 		} else if err != nil {
-			return damage(i, err)
+			return damage(i, withoutPath(err))
 		}
 		if sha256.Sum256(b) != rec.sums[i] {
 			return damage(i, errors.New("it is not what was stored"))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -416,7 +417,8 @@ func TestDamage(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := blobtest.NewClock()
-			s := openAt(t, Config{Dir: folder(t)}, c)
+			var log strings.Builder
+			s := openAt(t, Config{Dir: folder(t), Logger: slog.New(slog.NewTextHandler(&log, nil))}, c)
 			tm := blob.Terms{Owner: blobtest.Ana, Expires: c.Minute() + 60}
 			other, err := blob.Put(t.Context(), s, tm, []byte("other"))
 			if err != nil {
@@ -452,6 +454,10 @@ func TestDamage(t *testing.T) {
 			}
 			if tt.at >= 0 {
 				whole(t, s.Store)
+			}
+			// Who reads the log must not be able to read the blob.
+			if strings.Contains(log.String(), filepath.Base(path)) || (tt.at >= 0) != strings.Contains(log.String(), id.String()) {
+				t.Errorf("the log says:\n%s", &log)
 			}
 		})
 	}
@@ -599,6 +605,49 @@ func TestFullDisk(t *testing.T) {
 	whole(t, s.Store)
 	if s.coming != 0 {
 		t.Errorf("%d bytes are still to come", s.coming)
+	}
+}
+
+// Those of one class cannot keep others from uploading, and one that is ended makes
+// room.
+func TestTooManyUploads(t *testing.T) {
+	c := blobtest.NewClock()
+	s := openAt(t, Config{Dir: folder(t), Uploads: 2}, c)
+	create := func(id byte, class blob.Class) error {
+		_, err := s.Create(t.Context(), blob.ID{id}, blob.Terms{Size: 1, Owner: blobtest.Ana, Class: class, Expires: c.Minute() + 60})
+		return err
+	}
+	if err := errors.Join(create(1, 0), create(2, 0), create(3, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(4, 0); !errors.Is(err, blob.ErrBusy) {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := errors.Join(create(1, 0), s.Delete(t.Context(), blob.ID{1}, blobtest.Ana), create(4, 0)); err != nil {
+		t.Errorf("in place of one that was ended: %v", err)
+	}
+}
+
+// What the system says of a file reaches no log with the file's name.
+func TestErrorsWithoutNames(t *testing.T) {
+	c := blobtest.NewClock()
+	var log strings.Builder
+	s := openAt(t, Config{Dir: folder(t), Logger: slog.New(slog.NewTextHandler(&log, nil))}, c)
+	id, err := blob.Put(t.Context(), s, blob.Terms{Owner: blobtest.Ana, Expires: c.Minute() + 60}, []byte("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(s.blobPath(id))
+	// A folder that is not empty stays.
+	if err := errors.Join(os.Remove(s.blobPath(id)), os.MkdirAll(filepath.Join(s.blobPath(id), "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), id, blobtest.Ana); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	_, err = s.Sweep(t.Context())
+	if err == nil || strings.Contains(err.Error(), name) || strings.Contains(log.String(), name) || log.Len() == 0 {
+		t.Errorf("sweep: %v; the log says:\n%s", err, &log)
 	}
 }
 

@@ -119,7 +119,7 @@ func (s *Store) newUpload(id blob.ID, t blob.Terms) (blob.Chunks, error) {
 	switch {
 	case s.uploads[k] != nil:
 		return 0, errAgain
-	case len(s.uploads) >= s.cfg.Uploads:
+	case s.number[t.Class] >= s.cfg.Uploads:
 		return 0, fmt.Errorf("%w: too many uploads", blob.ErrBusy)
 	case limited && use.Bytes+use.Uploading+int64(t.Size) > quota:
 		return 0, blob.ErrQuota
@@ -130,6 +130,7 @@ func (s *Store) newUpload(id blob.ID, t blob.Terms) (blob.Chunks, error) {
 	use.Uploading += int64(t.Size)
 	s.coming += int64(t.Size)
 	s.uploads[k], s.usage[t.Class] = u, use
+	s.number[t.Class]++
 	return u.missing, nil
 }
 
@@ -186,6 +187,7 @@ func (s *Store) end(u *upload) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.uploads, uploadKey{u.id, u.Owner})
+	s.number[u.Class]--
 	use := s.usage[u.Class]
 	use.Uploading -= int64(u.Size)
 	s.usage[u.Class] = use
@@ -269,7 +271,7 @@ func (s *Store) finish(u *upload) error {
 func (s *Store) check(u *upload, rec *record) error {
 	f, err := os.OpenFile(u.path, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("open upload of %v: %w", u.id, withoutPath(err))
 	}
 	defer f.Close()
 	whole := sha256.New()
@@ -277,7 +279,7 @@ func (s *Store) check(u *upload, rec *record) error {
 	for i := range blob.AllChunks(u.Size).Each() {
 		b := buf[:blob.ChunkLen(u.Size, i)]
 		if _, err := io.ReadFull(f, b); err != nil {
-			return err
+			return fmt.Errorf("read upload of %v: %w", u.id, withoutPath(err))
 		}
 		whole.Write(b)
 		rec.sums[i] = sha256.Sum256(b)
