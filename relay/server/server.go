@@ -74,14 +74,10 @@ type Server struct {
 	keys    access.Keys
 	limiter *access.Limiter
 	log     *slog.Logger
-
-	blobLimiter *access.BlobLimiter
-	audits      chan struct{} // one for each that is under way
-
-	ctx    context.Context // of what is under way
-	cancel context.CancelFunc
-	unring func()
-	held   atomic.Int64 // bytes of requests under way
+	ctx     context.Context // of what is under way
+	cancel  context.CancelFunc
+	unring  func()
+	held    atomic.Int64 // bytes of requests under way
 
 	// Whoever holds mu and a session's mu has taken this one first.
 	mu       sync.Mutex // guards the following fields
@@ -92,6 +88,9 @@ type Server struct {
 
 	signing sync.Mutex // guards the following field
 	signed  map[mailbox.Head]wire.SignedHead
+
+	blobLimiter *access.BlobLimiter
+	audits      chan struct{} // one for each that is under way
 }
 
 // New makes a server. The caller closes the stores after the server.
