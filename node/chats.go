@@ -9,6 +9,7 @@ import (
 
 	"sotto/crypto/identity"
 	"sotto/node/content"
+	"sotto/node/conversation"
 	"sotto/node/store"
 )
 
@@ -24,11 +25,13 @@ func (n *Node) namer(tx *store.Tx) *namer {
 	return &namer{n: n, tx: tx, names: map[[32]byte]string{n.account.ID(): n.device.Name}}
 }
 
+const unknownName = "unknown"
+
 func (na *namer) of(account [32]byte) string {
 	if name, ok := na.names[account]; ok {
 		return name
 	}
-	name := "unknown"
+	name := unknownName
 	if c, err := na.tx.Contact(account); err == nil {
 		name = c.Name
 	}
@@ -46,17 +49,73 @@ func (na *namer) message(group []byte, m *store.Message) Message {
 	switch m.Kind {
 	case store.KindGap:
 		out.Kind, out.Text = "gap", fmt.Sprintf("%d entries are missing here: %s", m.Count, m.Reason)
+	case store.KindChange:
+		out.Kind, out.Text = "change", na.changes(group, m)
 	case store.KindUnknown:
 		out.Kind, out.Text = "unknown", "a message that this version cannot show"
 	}
 	if m.From != [32]byte{} {
-		out.Sender = na.of(m.From)
+		out.Sender = na.in(group, m.From)
 	}
 	return out
 }
 
+// in is the name of an account as a group's members know it.
+func (na *namer) in(group []byte, account [32]byte) string {
+	name := na.of(account)
+	if name == unknownName {
+		if own, err := na.tx.Name(group, account); err == nil && own != "" {
+			return own
+		}
+		return identity.AccountID(account).String()[:8]
+	}
+	return name
+}
+
+// changes says in words what a message tells of a group.
+func (na *namer) changes(group []byte, m *store.Message) string {
+	var did, others []string // by who made the change; by themselves
+	whom := map[uint8][]string{}
+	for _, c := range m.Told {
+		of := na.in(group, c.Of)
+		switch c.What {
+		case store.ToldAdded, store.ToldRemoved:
+			whom[c.What] = append(whom[c.What], of)
+		case store.ToldLeft:
+			others = append(others, of+" left")
+		case store.ToldName:
+			did = append(did, fmt.Sprintf("named the group %q", c.Text))
+		case store.ToldAbout:
+			did = append(did, "changed the description")
+		case store.ToldRole:
+			did = append(did, fmt.Sprintf("made %s %s", of, roleNames[conversation.Role(c.Value)]))
+		case store.ToldAnnounce:
+			did = append(did, [...]string{"lets all members write", "lets only admins and owners write"}[c.Value&1])
+		case store.ToldNewDevice:
+			did = append(did, "added a device of "+of)
+		}
+	}
+	for _, v := range []struct {
+		what uint8
+		verb string
+	}{{store.ToldRemoved, "removed "}, {store.ToldAdded, "added "}} {
+		if names := whom[v.what]; len(names) > 0 {
+			did = append([]string{v.verb + strings.Join(names, ", ")}, did...)
+		}
+	}
+	if len(did) > 0 {
+		others = append([]string{na.in(group, m.From) + " " + strings.Join(did, ", ")}, others...)
+	}
+	return strings.Join(others, "; ")
+}
+
 // groupID is the text form of a conversation's id.
 func groupID(group []byte) string { return hex.EncodeToString(group) }
+
+func groupOf(id string) []byte {
+	b, _ := hex.DecodeString(id)
+	return b
+}
 
 // Conversations returns all conversations, the oldest first.
 func (n *Node) Conversations(ctx context.Context) (out []Conversation, err error) {
@@ -96,9 +155,21 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 	if err != nil {
 		return Conversation{}, err
 	}
-	out := Conversation{ID: groupID(c.Group), Name: names.of(c.Contact), Relay: c.Relay, State: "pending", Messages: int(c.Messages),
+	out := Conversation{ID: groupID(c.Group), Kind: KindDirect, Name: names.of(c.Contact), Relay: c.Relay, State: "pending", Messages: int(c.Messages),
 		Missing: int(c.Missing), Unreadable: int(c.Unreadable), Queued: len(core.Queue) + len(core.Flight), Since: c.Since.UTC()}
-	if contact, err := tx.Contact(c.Contact); err == nil {
+	if c.Many {
+		out.Kind, out.Name = KindGroup, c.Name
+		switch {
+		case core.Over:
+			out.State = StateLeft
+		case core.Leaving:
+			out.State = "leaving"
+		case core.Frozen != "":
+			out.State, out.Reason = "frozen", core.Frozen
+		default:
+			out.State = StateOpen
+		}
+	} else if contact, err := tx.Contact(c.Contact); err == nil {
 		out.Contact = identity.AccountID(contact.Account).String()
 		switch {
 		case contact.Blocked:
@@ -120,6 +191,9 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 	for m, err := range tx.Messages(c.Group, [32]byte{}, true) {
 		if err != nil {
 			return out, err
+		}
+		if m.Kind == store.KindHidden {
+			continue
 		}
 		last := names.message(c.Group, &m)
 		out.Last = &last
@@ -147,6 +221,20 @@ func (n *Node) findConversation(tx *store.Tx, ref string) (*store.Conversation, 
 		return found[0], nil
 	}
 	contact, err := findContact(tx, ref)
+	if errors.Is(err, ErrNotFound) {
+		for i := range all {
+			if all[i].Many && all[i].Name == ref {
+				found = append(found, &all[i])
+			}
+		}
+		switch len(found) {
+		case 0:
+			return nil, fmt.Errorf("%w: there is no contact or group %q; sotto chat list shows them", ErrNotFound, ref)
+		case 1:
+			return found[0], nil
+		}
+		return nil, fmt.Errorf("%w: %d groups are called %q; use the id", ErrAmbiguous, len(found), ref)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -209,6 +297,16 @@ func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err err
 		if t.core.Frozen != "" {
 			return fmt.Errorf("%w: %s", ErrFrozen, t.core.Frozen)
 		}
+		if t.core.Over || t.core.Leaving {
+			return fmt.Errorf("%w: you have left %s", ErrFrozen, t.rec.Name)
+		}
+		info, err := conversation.Group(t.group.Context())
+		if err != nil {
+			return err
+		}
+		if info.May(n.account.ID())&conversation.MayWrite == 0 {
+			return fmt.Errorf("%w: only admins and owners write in %s", ErrNotAllowed, t.rec.Name)
+		}
 		m, err := t.send(text)
 		if err == nil {
 			// Sealing may have moved it on already.
@@ -247,6 +345,9 @@ func (n *Node) Messages(ctx context.Context, ref, before, after string, limit in
 		for m, err := range tx.Messages(c.Group, from, reverse) {
 			if err != nil {
 				return err
+			}
+			if m.Kind == store.KindHidden {
+				continue
 			}
 			if out = append(out, names.message(c.Group, &m)); len(out) >= limit {
 				break

@@ -20,7 +20,7 @@ var contactStates = map[uint8]string{
 }
 
 func showContact(c *store.Contact) Contact {
-	out := Contact{ID: identity.AccountID(c.Account).String(), Name: c.Name, Profile: c.Profile, State: contactStates[c.State], Reason: c.Reason,
+	out := Contact{ID: identity.AccountID(c.Account).String(), Name: c.Name, Profile: c.Profile, State: contactStates[c.State], Reason: c.Reason, Cause: c.Cause,
 		Blocked: c.Blocked, Verified: c.Verified, Since: c.Since.UTC()}
 	if len(c.Group) > 0 {
 		out.Conversation = groupID(c.Group)
@@ -138,7 +138,23 @@ func (n *Node) Rename(ctx context.Context, ref, name string) (Contact, error) {
 // Block hides what a contact sends and refuses to send to it, or ends that. The
 // contact is not told.
 func (n *Node) Block(ctx context.Context, ref string, blocked bool) (Contact, error) {
-	return n.changeContact(ref, func(tx *store.Tx, c *store.Contact) error { c.Blocked = blocked; return nil })
+	out, err := n.changeContact(ref, func(tx *store.Tx, c *store.Contact) error {
+		if c.Blocked = blocked; !blocked {
+			return nil
+		}
+		// With what it holds it could still add this device to groups.
+		all, err := tx.Bundles()
+		for _, b := range all {
+			if b.Contact == c.Account {
+				err = errors.Join(err, tx.DeleteBundle(b.Ref))
+			}
+		}
+		return err
+	})
+	if err == nil && !blocked && out.Conversation != "" {
+		n.takeUp(groupOf(out.Conversation))
+	}
+	return out, err
 }
 
 // SafetyNumber returns the number that a contact sees too if nobody stands between.

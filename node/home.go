@@ -55,7 +55,7 @@ func Init(ctx context.Context, home string, o InitOptions) (InitResult, error) {
 	}
 	dir := filepath.Join(home, vaultDir)
 	if there, err := vault.Exists(dir); err != nil {
-		return InitResult{}, err
+		return InitResult{}, apiError(err)
 	} else if there {
 		return InitResult{}, fmt.Errorf("%w: there is an account in %s", ErrExists, home)
 	}
@@ -101,8 +101,12 @@ func Init(ctx context.Context, home string, o InitOptions) (InitResult, error) {
 	return InitResult{Account: log.ID().String(), Device: id.String(), RecoveryWords: seed.Words()}, nil
 }
 
-// HasAccount reports whether there is an account in a home.
-func HasAccount(home string) (bool, error) { return vault.Exists(filepath.Join(home, vaultDir)) }
+// HasAccount reports whether there is an account in a home. It returns ErrDamaged if
+// there are the remains of one.
+func HasAccount(home string) (bool, error) {
+	is, err := vault.Exists(filepath.Join(home, vaultDir))
+	return is, apiError(err)
+}
 
 // entries returns a log entry by entry, as it is stored.
 func entries(l *identity.Log) (out [][]byte) {
@@ -125,7 +129,7 @@ func parseLog(raw [][]byte) (*identity.Log, error) {
 // apiError gives an error the sentinel that the API's users act on.
 func apiError(err error) error {
 	for _, m := range []struct{ is, as error }{
-		{vault.ErrWrongPassphrase, ErrLocked}, {vault.ErrWrongKey, ErrLocked}, {vault.ErrDamaged, ErrDamaged}, {vault.ErrFormat, ErrDamaged},
+		{vault.ErrWrongPassphrase, ErrLocked}, {vault.ErrWrongKey, ErrLocked}, {vault.ErrDamaged, ErrDamaged}, {vault.ErrFormat, ErrNewer},
 		{vault.ErrExists, ErrExists}, {kv.ErrLocked, ErrBusy}, {kv.ErrFull, ErrDiskFull}, {kv.ErrCorrupt, ErrDamaged}, {kv.ErrUnknown, ErrUncertain},
 	} {
 		if errors.Is(err, m.is) {

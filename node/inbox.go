@@ -132,7 +132,12 @@ func (n *Node) takeUp(group []byte) {
 		if o == nil {
 			return nil
 		}
-		return o.do(func(t *turn) error { return t.takeWaiting(t.rec.Contact) })
+		return o.do(func(t *turn) error {
+			if t.rec.Many {
+				return t.announce()
+			}
+			return errors.Join(t.takeWaiting(t.rec.Contact), t.handOut())
+		})
 	})
 }
 
@@ -177,6 +182,8 @@ func (n *Node) letter(tx *store.Tx, in *store.Inbox, entry []byte) (group []byte
 		group, err = n.request(tx, in, body)
 	case envelope.ContactAccept:
 		group, err = n.answer(tx, body)
+	case envelope.Welcome:
+		group, err = n.join(tx, body)
 	}
 	var passed *passedOver
 	if errors.As(err, &passed) {
@@ -248,11 +255,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	var random [32]byte = random32()
-	sec, err := q.Secrets(random)
-	if err != nil {
-		return nil, err
-	}
+	sec := q.Secrets()
 	var packages []mls.Proposal
 	for i, raw := range q.KeyPackages {
 		kp, err := mls.ParseKeyPackage(raw)
@@ -296,13 +299,15 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 
 	// The answer.
-	answer, err := q.Accept(handshake.ContactAccept{Random: random, Welcome: staged.Welcome(), Name: n.device.Name})
+	// Their devices may be too many for one, and their inbox's key may be one to which
+	// nothing can be sealed: that stops no other letter.
+	answer, err := q.Accept(handshake.ContactAccept{Welcome: staged.Welcome(), Name: n.device.Name})
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	entry, err := envelope.SealLetter(q.Inbox.SealingKey, q.Inbox.Mailbox, envelope.ContactAccept, answer)
 	if err != nil {
-		return nil, err
+		return nil, passOver("answering it: %w", err)
 	}
 	theirs, err := wire.ReadAddress(q.Inbox.Relay)
 	if err != nil {
@@ -329,24 +334,29 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 func pskOf(s handshake.Secrets) mls.PSKs {
 	return func(id mls.PreSharedKeyID) ([]byte, error) {
 		if id.Type == mls.PSKExternal && string(id.ID) == string(s.PSKID) {
-			return s.PSK, nil
+			return s.PSK(), nil
 		}
 		return nil, mls.ErrMissingPSK
 	}
 }
 
-// newConversation writes a conversation that has come about.
+// newConversation writes a conversation with a contact that has come about.
 func (n *Node) newConversation(tx *store.Tx, rec *store.Conversation, c *store.Contact, g *mls.Group, core *conversation.Core, keys conversation.EpochKeys) error {
+	return errors.Join(tx.PutContact(c), n.putConversation(tx, rec, g, core, keys), n.noteContact(tx, c.Account))
+}
+
+// putConversation writes a conversation with its group.
+func (n *Node) putConversation(tx *store.Tx, rec *store.Conversation, g *mls.Group, core *conversation.Core, keys conversation.EpochKeys) error {
 	rec.Core = core.Append(nil)
 	return errors.Join(
-		tx.PutContact(c), tx.PutConversation(rec), tx.PutMLS(rec.Group, g.Changes()),
+		tx.PutConversation(rec), tx.PutMLS(rec.Group, g.Changes()),
 		tx.PutEpochKeys(rec.Group, &store.EpochKeys{Epoch: core.Epoch, Envelope: keys.Envelope, Read: keys.Read.Seed(), Append: keys.Append.Seed()}),
-		n.noteContact(tx, c.Account), n.noteConversation(tx, rec.Group))
+		n.noteConversation(tx, rec.Group))
 }
 
 // answer joins the group that an inviter has made.
 func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
-	request, message, err := handshake.ParseAcceptBody(body)
+	b, err := handshake.ParseAcceptBody(body)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
@@ -356,7 +366,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 	}
 	var a *store.Acceptance
 	for i := range all {
-		if all[i].Request == request && (all[i].Step == store.AcceptWaiting || all[i].Step == store.AcceptSending) {
+		if all[i].Request == b.RequestHash && (all[i].Step == store.AcceptWaiting || all[i].Step == store.AcceptSending) {
 			a = &all[i]
 		}
 	}
@@ -374,10 +384,10 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		if missing != nil {
 			return nil, missing
 		}
-		c.Reason = "an answer came that does not hold (" + err.Error() + "); waiting for the true one"
+		c.Reason, c.Cause = "an answer came that does not hold ("+err.Error()+"); waiting for the true one", CauseNotTrusted
 		return nil, errors.Join(tx.PutContact(&c), n.noteContact(tx, c.Account))
 	}
-	acc, sec, err := state.Finish(message)
+	acc, sec, err := state.Finish(b)
 	if err != nil {
 		return bad(err)
 	}
@@ -421,7 +431,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	waited := waitingGroup(a.ID)
-	c.Account, c.Profile, c.State, c.Reason, c.Group = them, acc.Name, store.ContactPending, "joining", group
+	c.Account, c.Profile, c.State, c.Reason, c.Cause, c.Group = them, acc.Name, store.ContactPending, "joining", "", group
 	a.Step, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptDone, nil, nil, nil, ""
 	rec := &store.Conversation{Group: group, Contact: them, Relay: at.String(), Mailbox: ref.Mailbox, BaseEpoch: ref.BaseEpoch, Since: n.clock()}
 	// The first thing is an update of the path: the key package has been in others' hands.

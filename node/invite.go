@@ -101,12 +101,15 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	placed := n.waitPlaced(ctx, rec.OfferHash)
 
 	out := n.showInvite(rec)
-	out.Link, out.Reach = link.Text(), string(transport.ReachOf(at))
-	out.Words = inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed)
+	out.Link = link.Text()
+	n.mu.Lock()
+	refused := n.refused
+	n.mu.Unlock()
+	out.Words = inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed, refused)
 	return out, nil
 }
 
-func inviteWords(reach transport.Reach, embedded, placed bool) string {
+func inviteWords(reach transport.Reach, embedded, placed bool, refused string) string {
 	var s []string
 	switch reach {
 	case transport.Machine:
@@ -117,7 +120,10 @@ func inviteWords(reach transport.Reach, embedded, placed bool) string {
 	if embedded {
 		s = append(s, "Its mailboxes are on this machine: they sleep when it does.")
 	}
-	if !placed {
+	switch {
+	case !placed && refused != "":
+		s = append(s, "It does not work yet: "+refused+".")
+	case !placed:
 		s = append(s, "The relay does not have the invite yet: it works as soon as the relay can be reached from here.")
 	}
 	return strings.Join(s, " ")
@@ -128,7 +134,11 @@ func (n *Node) actor() identity.Actor { return identity.Actor{Device: n.device.I
 func inviteID(offer [32]byte) string { return hex.EncodeToString(offer[:8]) }
 
 func (n *Node) showInvite(i *store.Invite) Invite {
-	return Invite{ID: inviteID(i.OfferHash), Expires: mailbox.Minute(i.Expires).Time()}
+	out := Invite{ID: inviteID(i.OfferHash), Expires: mailbox.Minute(i.Expires).Time()}
+	if r, err := n.relayAt(i.Relay); err == nil {
+		out.Reach = string(transport.ReachOf(r.where()))
+	}
+	return out
 }
 
 // placeInvite puts an offer into its slot.
@@ -150,7 +160,7 @@ func (n *Node) placeInvite(offer [32]byte) {
 			return err
 		}
 		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), true, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
-		if err != nil {
+		if n.heed(err) != nil {
 			return err
 		}
 		return n.update(func(tx *store.Tx) error {
@@ -187,19 +197,33 @@ func (n *Node) waitPlaced(ctx context.Context, offer [32]byte) bool {
 	}
 }
 
-// Invites returns the invites that can still be opened.
+// Invites returns the invites that can still be opened, and says of each whether it has
+// been taken, as far as its relay can be asked now.
 func (n *Node) Invites(ctx context.Context) (out []Invite, err error) {
-	out = []Invite{}
+	var open []store.Invite
 	now := uint32(mailbox.MinuteOf(n.clock()))
 	err = n.view(func(tx *store.Tx) error {
 		all, err := tx.Invites()
-		for i := range all {
-			if all[i].State == store.InviteOpen && all[i].Expires > now {
-				out = append(out, n.showInvite(&all[i]))
+		for _, i := range all {
+			if i.State == store.InviteOpen && i.Expires > now {
+				open = append(open, i)
 			}
 		}
 		return err
 	})
+	ctx, cancel := context.WithTimeout(ctx, placeWait)
+	defer cancel()
+	out = []Invite{}
+	for i := range open {
+		shown := n.showInvite(&open[i])
+		if r, err := n.relayAt(open[i].Relay); err == nil && open[i].Placed {
+			s, err := r.client.SlotState(ctx, key.CapabilityFromSeed(open[i].Owner), key.CapabilityFromSeed(open[i].Reader).Public())
+			if err == nil && s.Taken != 0 {
+				shown.Taken = s.Taken.Time()
+			}
+		}
+		out = append(out, shown)
+	}
 	return out, apiError(err)
 }
 
@@ -320,11 +344,13 @@ func (n *Node) advance(id [32]byte) {
 }
 
 // finalError ends an acceptance: to try again would not help.
-type finalError struct{ reason string }
+type finalError struct{ cause, reason string }
 
 func (e *finalError) Error() string { return e.reason }
 
-func final(format string, args ...any) error { return &finalError{fmt.Sprintf(format, args...)} }
+func final(cause, format string, args ...any) error {
+	return &finalError{cause, fmt.Sprintf(format, args...)}
+}
 
 func (n *Node) failAcceptance(id [32]byte, f *finalError) error {
 	return n.update(func(tx *store.Tx) error {
@@ -332,28 +358,36 @@ func (n *Node) failAcceptance(id [32]byte, f *finalError) error {
 		if err != nil {
 			return err
 		}
-		a.Step, a.Reason, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptFailed, f.reason, nil, nil, nil, ""
-		c, err := tx.Contact(a.ID)
-		if err != nil {
-			return err
-		}
-		c.State, c.Reason = store.ContactFailed, f.reason
-		return errors.Join(tx.PutAcceptance(&a), tx.PutContact(&c), n.noteContact(tx, c.Account))
+		return n.giveUp(tx, &a, f.cause, f.reason)
 	})
 }
 
+// giveUp is failAcceptance within a transaction.
+func (n *Node) giveUp(tx *store.Tx, a *store.Acceptance, cause, reason string) error {
+	a.Step, a.Reason, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptFailed, reason, nil, nil, nil, ""
+	c, err := tx.Contact(a.ID)
+	if err != nil {
+		return err
+	}
+	c.State, c.Reason, c.Cause = store.ContactFailed, reason, cause
+	return errors.Join(tx.PutAcceptance(a), tx.PutContact(&c), n.noteContact(tx, c.Account))
+}
+
 // sayAcceptance shows what an acceptance waits for.
-func (n *Node) sayAcceptance(id [32]byte, cause error) {
-	reason := "the relay cannot be reached: " + cause.Error()
-	if errors.Is(cause, client.ErrWrongRelay) {
-		reason = "another relay answers at the address that the invite names; it is tried again"
+func (n *Node) sayAcceptance(id [32]byte, why error) {
+	reason, cause := why.Error()+"; it is tried again", ""
+	switch {
+	case errors.Is(why, client.ErrWrongRelay):
+		reason, cause = "another relay answers at the address that the invite names; it is tried again", CauseNotTrusted
+	case errors.Is(why, client.ErrUnreachable):
+		reason, cause = "the relay cannot be reached; it is tried again: "+why.Error(), CauseUnreachable
 	}
 	err := n.update(func(tx *store.Tx) error {
 		c, err := tx.Contact(id)
 		if err != nil || c.Reason == reason {
 			return err
 		}
-		c.Reason = reason
+		c.Reason, c.Cause = reason, cause
 		return errors.Join(tx.PutContact(&c), n.noteContact(tx, c.Account))
 	})
 	if err != nil {
@@ -365,14 +399,14 @@ func (n *Node) sayAcceptance(id [32]byte, cause error) {
 func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	link, err := handshake.ParseLink(a.Link)
 	if err != nil {
-		return final("%v", err)
+		return final(CauseInvalid, "%v", err)
 	}
 	if err := link.Check(uint32(mailbox.MinuteOf(n.clock()))); err != nil {
-		return final("%v", err)
+		return final(CauseGone, "%v", err)
 	}
 	at, err := linkAddress(link)
 	if err != nil {
-		return final("the invite names no relay that this version can reach: %v", err)
+		return final(CauseInvalid, "the invite names no relay that this version can reach: %v", err)
 	}
 	r, err := n.relayAt(at)
 	if err != nil {
@@ -383,11 +417,11 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	var refused *wire.Error
 	switch {
 	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotTaken:
-		return final("the invite has been used by somebody else; if that was not you, tell who gave it to you")
+		return final(CauseGone, "the invite has been used by somebody else; if that was not you, tell who gave it to you")
 	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotExpired:
-		return final("%v", handshake.ErrExpired)
+		return final(CauseGone, "%v", handshake.ErrExpired)
 	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotRevoked:
-		return final("the invite was revoked by who made it")
+		return final(CauseGone, "the invite was revoked by who made it")
 	case errors.Is(err, mailbox.ErrNotFound):
 		// The inviter's relay does not have it yet, or never will.
 		return fmt.Errorf("the relay does not have the invite (yet)")
@@ -396,15 +430,15 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	}
 	offer, err := link.OpenOffer(wire.SlotID(link.Relay, read.Public()), value)
 	if err != nil {
-		return final("%v; no contact is made", err)
+		return final(CauseNotTrusted, "%v; no contact is made", err)
 	}
 	inviter := offer.Log.ID()
 	if inviter == n.account.ID() {
-		return final("this is an invite of your own account")
+		return final(CauseInvalid, "this is an invite of your own account")
 	}
 	peer, err := wire.ReadAddress(offer.Inbox.Relay)
 	if err != nil {
-		return final("%v: its inbox: %v", handshake.ErrOffer, err)
+		return final(CauseNotTrusted, "%v: its inbox: %v", handshake.ErrOffer, err)
 	}
 	// Without a relay of one's own the inviter's is taken.
 	home := n.homeRelay()
@@ -426,7 +460,7 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		return err
 	}
 
-	bundle, err := n.keyPackage(&in)
+	bundle, err := n.keyPackage(&in, 0)
 	if err != nil {
 		return err
 	}
@@ -435,7 +469,7 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		return err
 	}
 	if len(devices.Devices) != 1 {
-		return final("an account with several devices cannot open invites in this version")
+		return final(CauseInvalid, "an account with several devices cannot open invites in this version")
 	}
 	ref, err := n.inboxRef(&in)
 	if err != nil {
@@ -444,11 +478,11 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	body, state, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
 		Log: n.account, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
 	if err != nil {
-		return err
+		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
 	}
 	entry, err := envelope.SealLetter(offer.Inbox.SealingKey, offer.Inbox.Mailbox, envelope.ContactRequest, body)
 	if err != nil {
-		return err
+		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
 	}
 	return n.update(func(tx *store.Tx) error {
 		now, err := tx.Acceptance(a.ID)
@@ -464,9 +498,9 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		}
 		// From here on it is known who the contact is.
 		if old, err := tx.Contact(inviter); err == nil && old.State != store.ContactFailed {
-			return errors.Join(n.giveUp(tx, &now, fmt.Sprintf("%s is a contact already", old.Name)))
+			return n.giveUp(tx, &now, CauseExists, old.Name+" is a contact already")
 		}
-		c.Profile, c.Log, c.Reason = offer.Name, now.Log, "sending the request"
+		c.Profile, c.Log, c.Reason, c.Cause = offer.Name, now.Log, "sending the request", ""
 		if now.Name == "" {
 			if c.Name, err = freeName(tx, offer.Name, c.Account); err != nil {
 				return err
@@ -474,17 +508,6 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		}
 		return errors.Join(tx.PutAcceptance(&now), tx.PutContact(&c), n.noteContact(tx, c.Account))
 	})
-}
-
-// giveUp is failAcceptance within a transaction.
-func (n *Node) giveUp(tx *store.Tx, a *store.Acceptance, reason string) error {
-	a.Step, a.Reason, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptFailed, reason, nil, nil, nil, ""
-	c, err := tx.Contact(a.ID)
-	if err != nil {
-		return err
-	}
-	c.State, c.Reason = store.ContactFailed, reason
-	return errors.Join(tx.PutAcceptance(a), tx.PutContact(&c), n.noteContact(tx, c.Account))
 }
 
 func linkAddress(l handshake.Link) (string, error) {
@@ -511,21 +534,21 @@ func capabilities() *mls.Capabilities {
 	return &c
 }
 
-func (n *Node) keyPackage(in *store.Inbox) (*mls.KeyPackageBundle, error) {
+func (n *Node) keyPackage(in *store.Inbox, flags byte) (*mls.KeyPackageBundle, error) {
 	credential, leaf, err := n.leaf(in)
 	if err != nil {
 		return nil, err
 	}
 	return mls.NewKeyPackage(mls.KeyPackageOptions{Suite: mls.XWing, Signer: n.signer.Signer(), Credential: credential, Lifetime: n.lifetime(),
 		Capabilities: capabilities(), LeafExtensions: leaf,
-		Extensions: mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionKeyPackage), Data: conversation.KeyPackageFlags(0)}}})
+		Extensions: mls.Extensions{{Type: mls.ExtensionType(conversation.ExtensionKeyPackage), Data: conversation.KeyPackageFlags(flags)}}})
 }
 
 // sendRequest posts the request to the inviter's inbox.
 func (n *Node) sendRequest(ctx context.Context, a *store.Acceptance) error {
 	err := n.deposit(ctx, a.Relay, a.Inbox, a.AppendSeed, a.Entry)
 	if errors.Is(err, mailbox.ErrTooLarge) {
-		return final("the inviter's relay does not take the request: %v", err)
+		return final(CauseInvalid, "the inviter's relay does not take the request: %v", err)
 	}
 	if err != nil {
 		return err
@@ -540,7 +563,7 @@ func (n *Node) sendRequest(ctx context.Context, a *store.Acceptance) error {
 		if err != nil {
 			return err
 		}
-		c.Reason = "waiting for the other side to answer"
+		c.Reason, c.Cause = "waiting for the other side to answer", ""
 		return errors.Join(tx.PutAcceptance(&now), tx.PutContact(&c), n.noteContact(tx, c.Account))
 	})
 }

@@ -52,7 +52,8 @@ const Version = "0.1.0-dev"
 
 // The names of settings.
 const (
-	settingRelay = "relay" // address of the relay for new mailboxes
+	settingRelay  = "relay"  // address of the relay for new mailboxes
+	settingTicket = "ticket" // what that relay asks for
 )
 
 // EmbeddedRelay is the relay inside this process, as the node sees it.
@@ -108,6 +109,7 @@ type Node struct {
 	relays  map[key.RelayPublic]*relay
 	inbox   context.CancelFunc // stops the reader of the inbox
 	problem string
+	refused string // why a relay does not let this node create things
 }
 
 // Open unlocks a home. It returns ErrNotFound if there is no account, ErrLocked,
@@ -118,6 +120,9 @@ func Open(home string, o Options) (*Node, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Free == nil {
+		o.Free = kv.FreeAt
 	}
 	if there, err := HasAccount(home); err != nil {
 		return nil, fmt.Errorf("open %s: %w", home, err)

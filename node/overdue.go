@@ -38,7 +38,7 @@ func (n *Node) dropOverdue() error {
 			if a.Step == store.AcceptDone || a.Step == store.AcceptFailed || now.Sub(a.Created) < pendingLife {
 				continue
 			}
-			if err := n.giveUp(tx, a, "no answer came within 30 days; ask for a new invite"); err != nil {
+			if err := n.giveUp(tx, a, CauseGone, "no answer came within 30 days; ask for a new invite"); err != nil {
 				return err
 			}
 		}

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -25,7 +27,8 @@ import (
 type owner struct {
 	n     *Node
 	group []byte
-	stop  context.CancelFunc // ends the goroutines
+	life  context.Context // of the goroutines
+	stop  context.CancelFunc
 
 	turns sync.Mutex // held for a turn
 	state *ownerState
@@ -56,7 +59,7 @@ type ownerState struct {
 func (n *Node) startOwner(rec store.Conversation) {
 	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}}
 	n.mu.Lock()
-	if n.owners[string(rec.Group)] != nil {
+	if old := n.owners[string(rec.Group)]; old != nil && old.life.Err() == nil {
 		n.mu.Unlock()
 		return
 	}
@@ -64,12 +67,11 @@ func (n *Node) startOwner(rec store.Conversation) {
 		n.mu.Unlock()
 		return
 	}
-	var ctx context.Context
-	ctx, o.stop = context.WithCancel(n.running)
+	o.life, o.stop = context.WithCancel(n.running)
 	n.owners[string(rec.Group)] = o
 	n.mu.Unlock()
 	for _, run := range []func(context.Context){o.wait, o.post, o.read} {
-		n.spawn(func(context.Context) { run(ctx) })
+		n.spawn(func(context.Context) { run(o.life) })
 	}
 }
 
@@ -97,6 +99,9 @@ func (o *owner) load(tx *store.Tx) (*ownerState, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.core.Over {
+		return s, nil // there is no group any more
+	}
 	if s.group, err = mls.LoadGroup(o.n.mlsConfig(), records); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -122,7 +127,10 @@ func (s *ownerState) clone() *ownerState {
 	if err != nil {
 		panic("node: " + err.Error()) // unreachable: it was just written
 	}
-	c.core, c.group = core, s.group.Clone()
+	c.core = core
+	if s.group != nil {
+		c.group = s.group.Clone()
+	}
 	if s.rec.Made != nil {
 		made := *s.rec.Made
 		c.rec.Made = &made
@@ -146,6 +154,8 @@ type turn struct {
 	wait     time.Duration
 	posts    bool
 	events   bool
+	letters  bool
+	later    []func() error // for the core, once it is through with the step at hand
 }
 
 // do runs f on a copy of the state within a transaction, and makes the copy the
@@ -156,13 +166,15 @@ func (o *owner) do(f func(t *turn) error) error {
 	lost := o.n.lost.Load()
 	var t *turn
 	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
-		// What was deleted is not written again by a turn that remembers it.
-		if _, err := tx.Conversation(o.group); errors.Is(err, store.ErrNotFound) {
+		// What was deleted or replaced is not written again by a turn that remembers it.
+		rec, err := tx.Conversation(o.group)
+		if errors.Is(err, store.ErrNotFound) {
 			return errGone
-		} else if err != nil {
+		}
+		if err != nil {
 			return err
 		}
-		if o.state == nil || o.lost != lost {
+		if o.state == nil || o.lost != lost || !bytes.Equal(o.state.rec.Core, rec.Core) {
 			s, err := o.load(tx)
 			if err != nil {
 				return err
@@ -172,6 +184,11 @@ func (o *owner) do(f func(t *turn) error) error {
 		t = &turn{ownerState: o.state.clone(), o: o, n: o.n, tx: tx, now: o.n.clock()}
 		if err := f(t); err != nil {
 			return err
+		}
+		for ; len(t.later) > 0; t.later = t.later[1:] {
+			if err := t.later[0](); err != nil {
+				return err
+			}
 		}
 		return t.save()
 	}))
@@ -184,7 +201,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	}
 	o.state = t.ownerState
 	if t.wait > 0 {
-		o.wake(t.wait)
+		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
 	if t.posts {
 		o.hurryPost()
@@ -192,12 +209,21 @@ func (o *owner) do(f func(t *turn) error) error {
 	if t.events {
 		o.n.events.ring()
 	}
+	if t.letters {
+		o.n.startLetters()
+	}
+	if t.core.Over {
+		o.stop()
+	}
 	return nil
 }
 
 // save writes what every turn changes.
 func (t *turn) save() error {
 	t.rec.Core = t.core.Append(nil)
+	if t.core.Over {
+		return t.tx.PutConversation(&t.rec) // there is no group any more
+	}
 	return errors.Join(t.tx.PutMLS(t.o.group, t.group.Changes()), t.tx.PutConversation(&t.rec))
 }
 
@@ -216,23 +242,22 @@ func (t *turn) effect(e conversation.Effect) error {
 	case conversation.Seal:
 		return t.seal(e.ID)
 	case conversation.Stage:
-		return t.stage(e.Expect)
+		return t.stage(e)
+	case conversation.Propose:
+		return t.propose()
 	case conversation.Post:
 		t.posts = true
 	case conversation.Forget:
 		return t.forget(e.Hash)
 	case conversation.Merge:
-		next, err := t.staged.Merge(t.group)
-		if err != nil {
-			return err
-		}
-		return errors.Join(t.drop(), t.enter(next))
+		s := t.staged
+		return errors.Join(t.enter(s), t.drop(), t.welcome(s))
 	case conversation.Apply:
-		next, err := t.incoming.Merge(t.group)
-		if err != nil {
-			return err
-		}
-		return t.enter(next)
+		return t.enter(t.incoming)
+	case conversation.Changed:
+		return t.forgetChanges(e.IDs)
+	case conversation.Ended:
+		return errors.Join(t.tellChanges(t.incoming), t.ended())
 	case conversation.Drop:
 		return t.drop()
 	case conversation.Deliver:
@@ -250,9 +275,8 @@ func (t *turn) effect(e conversation.Effect) error {
 		return t.opened()
 	case conversation.Freeze:
 		t.events = true
-		name := t.contactName()
 		return errors.Join(t.n.noteConversation(t.tx, t.o.group),
-			t.n.notice(t.tx, fmt.Sprintf("Nothing more is sent to %s: %s.", name, e.Reason)))
+			t.n.notice(t.tx, fmt.Sprintf("Nothing more is sent to %s: %s.", t.title(), e.Reason)))
 	case conversation.Wait:
 		t.wait = e.For
 	default:
@@ -311,24 +335,17 @@ func (t *turn) seal(id content.ID) error {
 	return t.step(conversation.Sealed{ID: id, Hash: h})
 }
 
-func (t *turn) stage(expect mailbox.Mark) error {
-	staged, err := t.group.Commit(&mls.CommitOptions{AuthenticatedData: t.context()})
+// propose puts our wish to leave into the outbox.
+func (t *turn) propose() error {
+	message, err := t.group.Propose(mls.Remove{Removed: t.group.OwnLeaf()}, &mls.ProposeOptions{AuthenticatedData: t.context()})
 	if err != nil {
 		return err
 	}
-	keys, err := conversation.DeriveKeys(staged, t.rec.Mailbox)
+	h, err := t.enclose(mailbox.Message, message, store.Outgoing{})
 	if err != nil {
 		return err
 	}
-	h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: expect, Meta: keys.NextCaps()})
-	if err != nil {
-		return err
-	}
-	t.staged = staged
-	if err := t.tx.PutStaged(t.o.group, staged.Marshal()); err != nil {
-		return err
-	}
-	return t.step(conversation.Staged{Hash: h})
+	return t.step(conversation.Proposed{Hash: h})
 }
 
 func (t *turn) drop() error {
@@ -354,8 +371,16 @@ const (
 	pastEpochLife = 48 * time.Hour
 )
 
-// enter makes next, the group in its new epoch, the state, and forgets epochs.
-func (t *turn) enter(next *mls.Group) error {
+// enter makes the group in the epoch that a commit leads to the state, tells of what it
+// changes, and forgets epochs.
+func (t *turn) enter(s *mls.Staged) error {
+	if err := t.tellChanges(s); err != nil {
+		return err
+	}
+	next, err := s.Merge(t.group)
+	if err != nil {
+		return err
+	}
 	if len(t.keys) > 0 {
 		t.newest().Ended = t.now
 	}
@@ -407,6 +432,9 @@ func (t *turn) mine(id content.ID, change func(*store.Message)) error {
 		return err
 	}
 	change(&m)
+	if m.Kind == store.KindHidden {
+		return t.tx.DeleteMessage(t.o.group, id) // it has done its work
+	}
 	t.events = true
 	return errors.Join(t.tx.PutMessage(t.o.group, &m), t.n.noteMessage(t.tx, t.o.group, id))
 }
@@ -424,7 +452,7 @@ func (t *turn) deliver(at mailbox.Mark) error {
 		return nil
 	}
 	m.Seq = uint64(at.Seq)
-	if c, err := t.tx.Contact(t.rec.Contact); err == nil && c.Blocked {
+	if c, err := t.tx.Contact(m.From); err == nil && c.Blocked {
 		return nil // read, and shown to nobody
 	}
 	t.remember(m.ID)
@@ -449,11 +477,12 @@ func (t *turn) contactName() string {
 // opened makes the contact complete: both sides have heard each other.
 func (t *turn) opened() error {
 	t.events = true
+	t.later = append(t.later, t.handOut)
 	c, err := t.tx.Contact(t.rec.Contact)
 	if err != nil {
 		return err
 	}
-	c.State, c.Reason = store.ContactEstablished, ""
+	c.State, c.Reason, c.Cause = store.ContactEstablished, "", ""
 	return errors.Join(t.tx.PutContact(&c), t.n.noteContact(t.tx, c.Account), t.n.noteConversation(t.tx, t.o.group))
 }
 
@@ -490,7 +519,7 @@ func (t *turn) send(text string) (*store.Message, error) {
 // entry deals with one entry of the mailbox.
 func (t *turn) entry(e *mailbox.Entry, chain mailbox.Hash) error {
 	at := mailbox.Mark{Era: e.Era, Seq: e.Seq}
-	if e.Seq <= t.core.Cursor.Seq {
+	if e.Seq <= t.core.Cursor.Seq || t.core.Over {
 		return nil
 	}
 	in := conversation.Read{At: at, Chain: chain, Hash: e.Hash(), Kind: e.Kind, Meta: len(e.Meta) > 0}
@@ -560,12 +589,26 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 			return conversation.Invalid, nil
 		}
 		t.incoming = r.Staged
+		if r.Staged.RemovesSelf() {
+			return conversation.Ending, nil
+		}
 		return conversation.Valid, nil
+	case e.Kind == mailbox.Message && r.Type == mls.ContentProposal:
+		if !conversation.Parts(r.Proposal, r.Sender) || r.Epoch != t.core.Epoch {
+			t.group.DropProposal(r.Ref)
+			reason("a proposal that is not its sender's own leave")
+			return bad, nil
+		}
+		in.Spread = rand.N(partingSpread)
+		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
 		m, err := t.message(r, e)
 		if err != nil {
 			reason("%v", err)
 			return bad, nil
+		}
+		if m == nil {
+			return conversation.Duplicate, nil // heard, and not to be shown
 		}
 		if _, err := t.tx.Message(t.o.group, m.ID); err == nil {
 			return conversation.Duplicate, nil
@@ -598,7 +641,12 @@ func (t *turn) open(e *mailbox.Entry) ([]byte, error) {
 // lateEntries is how far behind a commit a message of the epoch before may stand.
 const lateEntries = 256
 
-// message reads a message and checks that its sender may have sent it there.
+// partingSpread is for how long at most a device leaves it to others to commit that a
+// member goes.
+const partingSpread = 3 * time.Second
+
+// message reads a message and checks that its sender may have sent it there. It returns
+// nil for one that is not to be shown.
 func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error) {
 	if _, err := conversation.ParseContext(r.AuthenticatedData); err != nil {
 		return nil, err
@@ -622,6 +670,16 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 	c, err := content.Decode(r.Content)
 	if err != nil {
 		return nil, err
+	}
+	if c.Kind.Hidden() {
+		return nil, t.hear(leaf, c)
+	}
+	info, err := conversation.Group(t.group.Context())
+	if err != nil {
+		return nil, err
+	}
+	if info.May(leaf.Account)&conversation.MayWrite == 0 {
+		return nil, errors.New("from a member that may not write")
 	}
 	id := content.IDOf(leaf.Account, t.o.group, r.Content, c.Salt)
 	m := &store.Message{ID: id, From: leaf.Account, Mine: leaf.Account == t.n.account.ID(), Arrived: t.now, State: store.MessageReceived,
@@ -818,6 +876,10 @@ func (o *owner) readOn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.core.Over {
+		o.stop()
+		return ctx.Err()
+	}
 	if s.rec.Made != nil && !s.rec.Made.Created {
 		if err := o.create(ctx, s); err != nil {
 			return err
@@ -836,6 +898,7 @@ func (o *owner) create(ctx context.Context, s *ownerState) error {
 		return err
 	}
 	o.n.startLetters()
+	o.hurryPost()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -133,14 +134,56 @@ func (n *Node) homeRelay() string {
 	return inbox.Mailbox.Relay
 }
 
-// ticket is what the node shows to create something at a relay.
+// ticket is what the node shows to create something at a relay: of its own relay one
+// that is made for it, of the one for new mailboxes the one that was set.
 func (n *Node) ticket(address string) []byte {
-	if e := n.opt.Embedded; e != nil {
-		if a, err := wire.ParseAddress(address); err == nil && a.Key == e.Address.Key {
-			return e.Ticket(time.Hour)
+	at, err := wire.ParseAddress(address)
+	if err != nil {
+		return nil
+	}
+	if e := n.opt.Embedded; e != nil && at.Key == e.Address.Key {
+		return e.Ticket(time.Hour)
+	}
+	var named, set string
+	n.view(func(tx *store.Tx) error {
+		named, _, _ = tx.Setting(settingRelay)
+		set, _, _ = tx.Setting(settingTicket)
+		return nil
+	})
+	if own, err := wire.ParseAddress(named); err != nil || own.Key != at.Key || set == "" {
+		return nil
+	}
+	b, err := parseTicket(set)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// parseTicket reads a ticket as sotto-relay prints it.
+func parseTicket(text string) ([]byte, error) {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) == 0 || len(b) > maxTicket {
+		return nil, errors.New("this is not a ticket of a relay's")
+	}
+	return b, nil
+}
+
+const maxTicket = 255
+
+// heed keeps whether a relay lets this node create things, for people to see.
+func (n *Node) heed(err error) error {
+	var refused *wire.Error
+	is := errors.As(err, &refused) && refused.Code == wire.CodeRefused
+	if is || err == nil {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.refused = ""
+		if is {
+			n.refused = "the relay lets only those make mailboxes who have a ticket, or too many were made from this address; a ticket comes from its operator: sotto config set ticket TICKET"
 		}
 	}
-	return nil
+	return err
 }
 
 // newMailbox makes the keys of a mailbox; the relay learns of it later.
@@ -175,7 +218,7 @@ func (n *Node) createMailbox(ctx context.Context, m *store.Mailbox) error {
 	}
 	_, err = r.client.Create(ctx, client.CreateRequest{Admin: key.CapabilityFromSeed(m.Admin), Salt: m.Salt, Read: read, Append: app, Ticket: ticket,
 		Terms: mailbox.Terms{Keep: mailbox.Minute(m.Keep), MaxEntries: m.MaxEntries, MaxBytes: m.MaxBytes, Full: mailbox.Full(m.Full)}})
-	return err
+	return n.heed(err)
 }
 
 // inboxTerms: letters wait thirty days; strangers cannot make it drop any.

@@ -17,9 +17,11 @@ import (
 func (n *Node) Status(ctx context.Context) (Status, error) {
 	out := Status{Version: Version, Name: n.device.Name, Account: n.account.ID().String(), Started: n.started.UTC(), Relays: n.relayStates()}
 	out.Device = fmt.Sprintf("%x", n.device.ID[:])
-	out.FreeDisk, _ = kv.FreeAt(n.home)
+	out.FreeDisk, _ = n.opt.Free(n.home)
 	n.mu.Lock()
-	out.Problem = n.problem
+	if out.Problem = n.problem; out.Problem == "" {
+		out.Problem = n.refused
+	}
 	n.mu.Unlock()
 	err := n.view(func(tx *store.Tx) error {
 		contacts, err := tx.Contacts()
@@ -128,7 +130,7 @@ func (n *Node) Doctor(ctx context.Context) ([]Check, error) {
 		detail = err.Error()
 	}
 	add("vault", err == nil, detail, "keep a copy of the home and restart the node; if it stays, restore a backup")
-	free, err := kv.FreeAt(n.home)
+	free, err := n.opt.Free(n.home)
 	add("disk", err == nil && free > 2*kv.DefaultReserve, fmt.Sprintf("%d MiB free", free>>20), "free some: below 64 MiB nothing is stored")
 	relays := n.relayStates()
 	add("relay", len(relays) > 0, fmt.Sprintf("%d in use", len(relays)), "name one with sotto config set relay ADDRESS, or start the node with its embedded relay")
@@ -149,7 +151,8 @@ var settings = map[string]struct {
 	check func(string) error
 	words string
 }{
-	settingRelay: {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
+	settingRelay:  {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
+	settingTicket: {func(v string) error { _, err := parseTicket(v); return err }, "Ticket for that relay, from its operator, if it asks for one. Takes effect with the next try."},
 }
 
 // Setting is one line of the configuration.
@@ -190,5 +193,8 @@ func (n *Node) SetConfig(ctx context.Context, name, value string) (Setting, erro
 		}
 		return tx.PutSetting(name, value)
 	})
+	if err == nil {
+		n.hurry()
+	}
 	return Setting{Key: name, Value: value, Words: s.words}, apiError(err)
 }

@@ -40,6 +40,7 @@ type Invite struct {
 	Link    string    `json:"link,omitempty" doc:"the link; shown once"`
 	Expires time.Time `json:"expires"`
 	Reach   string    `json:"reach" enum:"anyone,network,machine" doc:"who can reach the relay it names"`
+	Taken   time.Time `json:"taken,omitzero" doc:"when somebody took it from the relay who has not answered yet"`
 	Words   string    `json:"words,omitempty" doc:"what to know before handing it over"`
 }
 
@@ -50,6 +51,15 @@ const (
 	ContactFailed      = "failed"      // the handshake came to nothing; Reason says why
 )
 
+// Causes of a contact's reason: codes of problems (spec/api.md, section 4).
+const (
+	CauseGone        = "gone"        // the invite was used, revoked or has expired
+	CauseNotTrusted  = "not_trusted" // bytes that do not hold, or another relay
+	CauseUnreachable = "unreachable" // the relay is not there now
+	CauseInvalid     = "invalid"     // not for this node
+	CauseExists      = "exists"      // a contact already
+)
+
 // Contact is an account that this one has met.
 type Contact struct {
 	ID           string    `json:"id" doc:"account id; while a contact that was invited is pending, a provisional id"`
@@ -57,6 +67,7 @@ type Contact struct {
 	Profile      string    `json:"profile,omitempty" doc:"what they call themselves"`
 	State        string    `json:"state" enum:"pending,established,failed"`
 	Reason       string    `json:"reason,omitempty" doc:"why it failed, or what it waits for"`
+	Cause        string    `json:"cause,omitempty" enum:"gone,not_trusted,unreachable,invalid,exists" doc:"what is wrong, by the code of a problem; none while all goes well"`
 	Blocked      bool      `json:"blocked,omitempty"`
 	Verified     bool      `json:"verified,omitempty" doc:"you have compared safety numbers"`
 	Conversation string    `json:"conversation,omitempty"`
@@ -74,9 +85,10 @@ type SafetyNumber struct {
 // Conversation is one conversation in the list.
 type Conversation struct {
 	ID       string `json:"id"`
+	Kind     string `json:"kind" enum:"direct,group"`
 	Contact  string `json:"contact,omitempty" doc:"of a direct conversation"`
 	Name     string `json:"name"`
-	State    string `json:"state" enum:"pending,open,frozen,blocked"`
+	State    string `json:"state" enum:"pending,open,frozen,blocked,leaving,left"`
 	Reason   string `json:"reason,omitempty"`
 	Relay    string `json:"relay" doc:"where its mailbox is"`
 	Complete bool   `json:"complete" doc:"everything up to the relay's newest known head is here"`
@@ -88,6 +100,14 @@ type Conversation struct {
 	Last       *Message  `json:"last,omitempty"`
 	Since      time.Time `json:"since"`
 }
+
+// The kinds of a conversation, and two of its states.
+const (
+	KindDirect = "direct"
+	KindGroup  = "group"
+	StateOpen  = "open"
+	StateLeft  = "left" // this account is no member any more: the history stays
+)
 
 // Message states.
 const (
@@ -108,9 +128,10 @@ type Message struct {
 	State        string    `json:"state" enum:"queued,stored,failed,received"`
 	Reason       string    `json:"reason,omitempty"`
 	Text         string    `json:"text"`
-	// Kind is "text", "gap" for entries the relay no longer had, or "unknown"
-	// for a message that this version cannot show.
-	Kind string `json:"kind" enum:"text,gap,unknown"`
+	// Kind is "text", "gap" for entries the relay no longer had, "change" for a
+	// change of a group, which Text says in words, or "unknown" for a message that this
+	// version cannot show.
+	Kind string `json:"kind" enum:"text,gap,change,unknown"`
 }
 
 // Event types.
@@ -160,7 +181,10 @@ var (
 	ErrDiskFull    = errors.New("disk is full")                  // below the reserve
 	ErrBusy        = errors.New("in use by another node")        // the home
 	ErrDamaged     = errors.New("damaged")                       // the vault
+	ErrNewer       = errors.New("written by a newer version")    // the vault
 	ErrFrozen      = errors.New("conversation is frozen")        // see its Reason
 	ErrBlocked     = errors.New("contact is blocked")            // unblock first
+	ErrNotReady    = errors.New("not ready yet")                 // wait for what the error names, and try again
+	ErrNotAllowed  = errors.New("not allowed")                   // by one's role in a group
 	ErrUncertain   = errors.New("it may or may not have worked") // look before you repeat
 )

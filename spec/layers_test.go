@@ -46,7 +46,7 @@ var layers = map[string]string{
 	"node/api":          "node",
 	"node/nodetest":     "node relay crypto storage",
 
-	"cmd/sotto":       "node relay/server relay/wire crypto/key crypto/handshake crypto/identity",
+	"cmd/sotto":       "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",
 	"cmd/sotto-relay": "relay/server relay/wire crypto/key",
 	"cmd/sotto-bench": "cmd/sotto node relay crypto storage",
 }

@@ -46,7 +46,7 @@ type process struct {
 
 func start(t *testing.T, home string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(os.Args[0], "serve", "--home", home, "--listen", listen(home)), log: &strings.Builder{}}
+	p := &process{cmd: exec.Command(os.Args[0], "serve", "--home", home, "--listen", listen(home), "--log-level", "debug"), log: &strings.Builder{}}
 	p.cmd.Env = append(os.Environ(), "SOTTO_RELAY_MAIN=1")
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
@@ -204,6 +204,26 @@ func TestKilledRelayKeepsItsWord(t *testing.T) {
 		if seq != mailbox.Seq(i+1) {
 			t.Fatalf("the reader saw %d at place %d", seq, i+1)
 		}
+	}
+	// Who comes new reads the same, and maybe what was under way when all stopped.
+	fresh, next := connect(t, p.address), mailbox.Seq(1)
+	for at := client.Start(box); ; {
+		pg, err := fresh.Read(t.Context(), read, box, 0, at, mailbox.Limit{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, it := range pg.Items {
+			if it.Entry == nil || it.Entry.Seq != next || seen[next] != "" && string(it.Entry.Payload) != seen[next] {
+				t.Fatalf("at %d is read %+v, the subscriber saw %q", next, it, seen[next])
+			}
+			next++
+		}
+		if at = pg.End; !pg.More {
+			break
+		}
+	}
+	if int(next) <= len(seen) {
+		t.Errorf("%d entries were read, the subscriber saw %d", next-1, len(seen))
 	}
 	t.Logf("%d receipts over 5 kills", len(receipts))
 

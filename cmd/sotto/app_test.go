@@ -11,6 +11,7 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -283,6 +284,7 @@ func TestExitCodes(t *testing.T) {
 		context.DeadlineExceeded: 8,
 		node.ErrDiskFull:         9,
 		node.ErrDamaged:          10,
+		node.ErrNewer:            1,
 		node.ErrBusy:             11,
 		context.Canceled:         130,
 		fmt.Errorf("%w: %w", node.ErrUncertain, context.Canceled): 130,
@@ -375,5 +377,72 @@ func TestPatience(t *testing.T) {
 				t.Errorf("%s ends with %d, want %d", test.name, got, test.want)
 			}
 		})
+	}
+}
+
+// With --json every command prints objects, one a line, and nothing beside them.
+func TestEveryCommandSpeaksJSON(t *testing.T) {
+	n, home, _ := serving(t)
+	bob := n.AddContact("bob")
+	if _, err := n.Receive("bob", "你好\n👋🏽"); err != nil {
+		t.Fatal(err)
+	}
+	inv, err := n.Invite(t.Context(), node.InviteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (fake{}).Init(t.Context(), home, initOptions{Name: "Ada"}); err != nil {
+		t.Fatal(err)
+	}
+	type call struct {
+		name string
+		args []string
+	}
+	commands := []call{
+		{"status", nil}, {"doctor", nil}, {"version", nil},
+		{"contact list", nil}, {"contact rename", []string{"bob", "ben"}}, {"contact verify", []string{"ben"}}, {"contact block", []string{"ben"}},
+		{"contact unblock", []string{bob.ID}}, {"contact invites", nil}, {"contact revoke", []string{inv.ID}}, {"contact invite", nil},
+		{"contact accept", []string{"sotto:i#slow", "--name", "carol"}},
+		{"chat list", nil}, {"chat read", []string{"ben"}}, {"chat send", []string{"ben", "hello"}},
+		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
+		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
+		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},
+		{"config list", nil}, {"config get", []string{"keep"}}, {"config set", []string{"keep", "7"}}, {"config path", nil},
+	}
+	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help"} // their tests are elsewhere
+	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, engine: fake{}, env: func(string) string { return home }}
+	var names []string
+	for _, c := range a.root().Commands() {
+		if len(c.Commands()) == 0 || c.Name() == "completion" {
+			names = append(names, c.Name())
+			continue
+		}
+		for _, sub := range c.Commands() {
+			names = append(names, c.Name()+" "+sub.Name())
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(elsewhere, name) && !slices.ContainsFunc(commands, func(c call) bool { return c.name == name }) {
+			t.Errorf("sotto %s is not tested", name)
+		}
+	}
+	for _, command := range commands {
+		name := command.name
+		c := run(t, home, append(append(strings.Fields(name), command.args...), "--json")...)
+		line := c.line(t)
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil || len(object) == 0 {
+			t.Errorf("sotto %s prints %q, %v", name, line, err)
+		}
+		if name == "chat read" {
+			for _, field := range []string{"id", "sender", "sent", "state", "text"} {
+				if object[field] == nil {
+					t.Errorf("a message has no %s: %s", field, line)
+				}
+			}
+		}
+		if log := c.ends(t, exitDone); log != "" {
+			t.Errorf("sotto %s says beside it: %s", name, log)
+		}
 	}
 }

@@ -159,7 +159,10 @@ func (a *app) show(w io.Writer, m node.Message) {
 	case node.MessageFailed:
 		note = " (failed: " + safe(m.Reason) + ")"
 	}
-	if m.Kind == "gap" {
+	if m.Kind == "change" {
+		text = "* " + text
+	}
+	if m.Kind == "gap" || m.Kind == "change" {
 		fmt.Fprintf(w, "%s  %s\n", when(m.Sent), text)
 		return
 	}

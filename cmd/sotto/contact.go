@@ -88,11 +88,15 @@ func (a *app) accept(ctx context.Context, cl *api.Client, link, name string, wai
 		defer cancel()
 		one, err = settle(ctx, cl, one, after)
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = hint(fmt.Errorf("%s is still pending after %v: %w", one.Name, wait, err), "it goes on by itself: sotto contact list")
+			why := fmt.Sprintf("%s is still pending after %v: %s", one.Name, wait, firstOf(one.Reason, "it waits"))
+			err = fmt.Errorf("%s: %w", why, err)
+			if one.Cause != "" {
+				err = &api.Problem{Code: one.Cause, Detail: why}
+			}
+			err = hint(err, "it goes on by itself: sotto contact list")
+		} else if err != nil {
+			return err
 		}
-	}
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
 	}
 	return errors.Join(err, a.print(one, func(io.Writer) {
 		switch {
@@ -126,7 +130,7 @@ func settle(ctx context.Context, cl *api.Client, one node.Contact, after uint64)
 		case node.ContactEstablished:
 			return one, nil
 		case node.ContactFailed:
-			return one, fmt.Errorf("%s: %s", one.Name, one.Reason)
+			return one, &api.Problem{Code: firstOf(one.Cause, "internal"), Detail: one.Name + ": " + one.Reason}
 		}
 	}
 	return one, ctx.Err()
@@ -281,9 +285,13 @@ func (a *app) invitesCommand() *cobra.Command {
 			}
 			var rows [][]string
 			for _, in := range list {
-				rows = append(rows, []string{short(in.ID), when(in.Expires), in.Reach})
+				note := ""
+				if !in.Taken.IsZero() {
+					note = "taken " + when(in.Taken) + " by somebody who has not answered yet"
+				}
+				rows = append(rows, []string{short(in.ID), when(in.Expires), in.Reach, note})
 			}
-			table(w, []string{"ID", "EXPIRES", "WHO CAN REACH IT"}, rows)
+			table(w, []string{"ID", "EXPIRES", "WHO CAN REACH IT", ""}, rows)
 		})
 	})
 }

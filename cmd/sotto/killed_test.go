@@ -63,36 +63,71 @@ type three struct {
 	clients map[string]*api.Client
 }
 
+// relayProgram builds the relay, once.
+var relayProgram = sync.OnceValues(func() (string, error) {
+	if err := os.MkdirAll(programs, 0o700); err != nil {
+		return "", err
+	}
+	name := filepath.Join(programs, "sotto-relay")
+	if out, err := exec.Command("go", "build", "-o", name, "sotto/cmd/sotto-relay").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the relay: %w\n%s", err, out)
+	}
+	return name, nil
+})
+
+// programs is where this process puts what it builds.
+var programs = filepath.Join(os.TempDir(), fmt.Sprint("sotto-test-programs-", os.Getpid()))
+
 func newThree(t *testing.T) *three {
 	if testing.Short() {
 		t.Skip("it runs whole programs, which takes seconds")
 	}
 	x := &three{t: t, dir: t.TempDir(), people: map[string]*process{}, clients: map[string]*api.Client{}}
-	x.bin = filepath.Join(x.dir, "sotto-relay")
-	if out, err := exec.Command("go", "build", "-o", x.bin, "sotto/cmd/sotto-relay").CombinedOutput(); err != nil {
-		t.Fatalf("build the relay: %v\n%s", err, out)
+	var err error
+	if x.bin, err = relayProgram(); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(x.dir, "pass"), []byte("correct horse\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	x.startRelay()
 	t.Cleanup(x.relay.kill)
-	for _, name := range []string{"Ana", "Ben"} {
-		p := &process{t: t, name: name, env: []string{"ENGINE=real", "SOTTO_HOME=" + x.home(name), "SOTTO_PASSPHRASE_FILE=" + filepath.Join(x.dir, "pass"), "XDG_RUNTIME_DIR=" + x.dir}}
-		p.args = []string{"sotto", "init", "--name", name, "--relay", x.address}
-		p.start(os.Args[0])
-		if err := p.cmd.Wait(); err != nil {
-			t.Fatalf("init: %v\n%s", err, p.log)
-		}
-		p.args = []string{"sotto", "up", "--embedded-relay=false"}
-		x.people[name] = p
-		x.startPerson(name)
-		t.Cleanup(p.kill)
-	}
+	x.newPerson("Ana")
+	x.newPerson("Ben")
 	return x
 }
 
 func (x *three) home(name string) string { return filepath.Join(x.dir, name) }
+
+// newPerson makes an account at the relay and starts its node.
+func (x *three) newPerson(name string, env ...string) {
+	x.t.Helper()
+	p := &process{t: x.t, name: name}
+	p.env = append([]string{"ENGINE=quick", "SOTTO_HOME=" + x.home(name), "SOTTO_PASSPHRASE_FILE=" + filepath.Join(x.dir, "pass"), "XDG_RUNTIME_DIR=" + x.dir}, env...)
+	p.args = []string{"sotto", "init", "--name", name, "--relay", x.address}
+	p.start(os.Args[0])
+	if err := p.cmd.Wait(); err != nil {
+		x.t.Fatalf("init: %v\n%s", err, p.log)
+	}
+	p.args = []string{"sotto", "up", "--embedded-relay=false"}
+	x.people[name] = p
+	x.startPerson(name)
+	x.t.Cleanup(p.kill)
+}
+
+// sotto runs a command of somebody's and returns what it printed and its exit code.
+func (x *three) sotto(name string, args ...string) (stdout, stderr string, exit int) {
+	x.t.Helper()
+	var out, log bytes.Buffer
+	c := &exec.Cmd{Path: os.Args[0], Args: append([]string{"sotto"}, args...), Env: append(os.Environ(), x.people[name].env...), Stdout: &out, Stderr: &log}
+	if err := c.Run(); err != nil && c.ProcessState == nil {
+		x.t.Fatal(err)
+	}
+	if strings.Contains(log.String(), "goroutine ") {
+		x.t.Errorf("sotto %q panics:\n%s", args, &log)
+	}
+	return out.String(), log.String(), c.ProcessState.ExitCode()
+}
 
 func (x *three) startRelay() {
 	x.t.Helper()

@@ -39,6 +39,9 @@ func (a *app) passphrase(ctx context.Context, isNew bool) ([]byte, error) {
 	if !isTerminal(a.in) {
 		return nil, fmt.Errorf("%w: there is no terminal to ask for it", errPassphrase)
 	}
+	if isNew {
+		a.say("Choose a passphrase. It seals what is kept in %s; nobody can reset it.", safe(a.home))
+	}
 	first, err := a.ask(ctx, "Passphrase: ")
 	if err != nil || !isNew {
 		return first, err

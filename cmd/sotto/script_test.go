@@ -6,8 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,11 +16,22 @@ import (
 	"sotto/node/api"
 )
 
+// tests removes what they have built.
+type tests struct{ *testing.M }
+
+func (t tests) Run() int {
+	defer os.RemoveAll(programs)
+	return t.M.Run()
+}
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(tests{m}, map[string]func(){
 		"sotto": func() {
-			if os.Getenv("ENGINE") == "real" {
+			switch os.Getenv("ENGINE") {
+			case "real":
 				os.Exit(start(program{}))
+			case "quick":
+				os.Exit(start(program{quick: true, free: freeAsTold(os.Getenv("FREE"))}))
 			}
 			os.Exit(start(fake{}))
 		},
@@ -100,14 +111,15 @@ func scripts(t *testing.T, dir, engine string) {
 					ts.Fatalf("mode of %s is %s, want %s", args[0], got, args[1])
 				}
 			},
-			// until TEXT PROGRAM ARGS… runs a program until its output holds a text.
+			// until REGEXP PROGRAM ARGS… runs a program until its output matches.
 			"until": func(ts *testscript.TestScript, neg bool, args []string) {
+				want := regexp.MustCompile(args[0])
 				for end := time.Now().Add(time.Minute); ; {
-					ts.Check(ts.Exec(args[1], args[2:]...))
-					if out := ts.ReadFile("stdout"); strings.Contains(out, args[0]) {
+					err := ts.Exec(args[1], args[2:]...)
+					if out := ts.ReadFile("stdout"); err == nil && want.MatchString(out) {
 						return
 					} else if time.Now().After(end) {
-						ts.Fatalf("%q never came; last: %s", args[0], out)
+						ts.Fatalf("%q never came; last: %v %s", args[0], err, out)
 					}
 				}
 			},

@@ -20,21 +20,28 @@ const version = node.Version
 const relayFolder = "relay"
 
 // program is the engine: packages node and relay/server.
-type program struct{}
+type program struct {
+	quick bool                             // passphrases are stretched as little as is allowed: for vaults that are thrown away
+	free  func(dir string) (uint64, error) // as node.Options.Free
+}
 
 func (program) HasAccount(home string) (bool, error) { return node.HasAccount(home) }
 
-func (program) Init(ctx context.Context, home string, o initOptions) (account, error) {
-	r, err := node.Init(ctx, home, node.InitOptions{Name: o.Name, Relay: o.Relay, Passphrase: o.Passphrase})
+func (e program) Init(ctx context.Context, home string, o initOptions) (account, error) {
+	options := node.InitOptions{Name: o.Name, Relay: o.Relay, Passphrase: o.Passphrase}
+	if e.quick {
+		options.Params.Memory, options.Params.Time, options.Params.Lanes = 64<<10, 3, 4
+	}
+	r, err := node.Init(ctx, home, options)
 	if err != nil {
 		return account{}, err
 	}
 	return account{Account: r.Account, Device: r.Device, RecoveryWords: strings.Fields(r.RecoveryWords)}, nil
 }
 
-func (program) Open(home string, o openOptions) (running, error) {
+func (e program) Open(home string, o openOptions) (running, error) {
 	r := &embedding{}
-	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger}
+	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger, Free: e.free}
 	if o.Embedded {
 		in, err := startRelay(filepath.Join(home, relayFolder), o)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +34,14 @@ func (a *app) statusCommand() *cobra.Command {
 				} else if r.Own {
 					kind = " (yours)"
 				}
-				fmt.Fprintf(w, "relay     %s%s\n          %s\n", safe(r.Address), kind, safe(firstOf(r.Words, r.State)))
+				first, more, _ := strings.Cut(safe(r.Address), ",")
+				fmt.Fprintf(w, "relay     %s%s\n", first, kind)
+				for one := range strings.SplitSeq(more, ",") {
+					if one != "" {
+						fmt.Fprintf(w, "          %s\n", one)
+					}
+				}
+				fmt.Fprintf(w, "          %s\n", safe(firstOf(r.Words, r.State)))
 			}
 			if len(s.Relays) == 0 {
 				fmt.Fprintln(w, "relay     none")
@@ -103,8 +111,10 @@ func (a *app) checkHome() node.Check {
 	switch {
 	case errors.Is(err, os.ErrNotExist) || err == nil && !there:
 		c.Detail, c.Advice = "there is no account", "make one: sotto init --name NAME"
+	case errors.Is(err, node.ErrDamaged):
+		c.Detail, c.Advice = "the vault's database is there, and the file vault.header that opens it is missing", "put it back from a copy; sotto up says where"
 	case err != nil:
-		c.Detail, c.Advice = "it cannot be read", "sotto status says why"
+		c.Detail, c.Advice = "it cannot be read", "sotto up says why"
 	case info.Mode().Perm()&0o077 != 0:
 		c.Detail, c.Advice = fmt.Sprintf("others can read it (%v)", info.Mode().Perm()), "chmod 700 it"
 	default:

@@ -80,11 +80,12 @@ func (a *app) init(ctx context.Context, o initOptions) (account, error) {
 
 // showWords shows the recovery words, which are shown once.
 func showWords(w io.Writer, words []string) {
-	fmt.Fprintf(w, "These %d words bring your account back if this machine is lost. They are shown only now,\nand kept nowhere: write them on paper.\n\n", len(words))
+	fmt.Fprintf(w, "These %d words bring your account back if this machine is lost. They are\nshown only now, and kept nowhere: write them on paper.\n\n", len(words))
 	for i, word := range words {
-		fmt.Fprintf(w, "%4d %-10s", i+1, word)
 		if i%4 == 3 || i == len(words)-1 {
-			fmt.Fprintln(w)
+			fmt.Fprintf(w, "%4d %s\n", i+1, word)
+		} else {
+			fmt.Fprintf(w, "%4d %-10s", i+1, word)
 		}
 	}
 	fmt.Fprintln(w)

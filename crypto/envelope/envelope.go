@@ -6,7 +6,6 @@ package envelope
 import (
 	"crypto/hkdf"
 	"crypto/hmac"
-	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -20,7 +19,6 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 
 	"sotto/crypto/codec"
-	"sotto/crypto/key"
 )
 
 // Sizes, in bytes.
@@ -29,19 +27,30 @@ const (
 	MaxSize    = 256 << 10 // of an envelope
 	MaxMessage = 240 << 10 // of an MLSMessage in one
 	floor      = 1 << 10   // padded to at least
+	lengthSize = 4         // in front of the message
 	nonceSize  = chacha20poly1305.NonceSizeX
 	tagSize    = 16
-	frontSize  = 1 + nonceSize + tagSize
+	frontSize  = 1 + nonceSize + tagSize // version, nonce, tag
+	minSize    = frontSize + floor + chacha20poly1305.Overhead
 )
 
 const version = 1
 
-// The errors of this package.
+// The errors of this package. What is too short to be anything, or wrong within,
+// wraps [codec.ErrMalformed].
 var (
-	ErrTooLarge = errors.New("too large for an envelope")
-	ErrNotOurs  = errors.New("sealed under another key") // or damaged: nobody can tell
-	ErrVersion  = errors.New("of a version that this program does not know")
-	ErrPadding  = errors.New("padding that is not zero") // of a sender who does not keep to the format
+	// ErrTooLarge is about what is longer than the format allows.
+	ErrTooLarge = errors.New("too large")
+	// ErrVersion is about what another version of the format has made.
+	ErrVersion = errors.New("of a version that this program does not know")
+	// ErrNotOurs is about an envelope of another epoch, and about a letter that does
+	// not open: whose key it was sealed to, or what was changed, nobody can tell.
+	ErrNotOurs = errors.New("sealed under another key")
+	// ErrDamaged is about an envelope that was sealed under these keys and is not
+	// what was sealed, or not where it was sealed for.
+	ErrDamaged = errors.New("changed on the way, or meant for another mailbox, kind or generation")
+	// ErrPadding is about a sender who does not keep to the format.
+	ErrPadding = errors.New("padding that is not as the format has it")
 )
 
 // Context is what an envelope is bound to: it opens nowhere else.
@@ -99,20 +108,20 @@ func (k Keys) Seal(c Context, message []byte) ([]byte, error) {
 
 func (k Keys) seal(c Context, message []byte, nonce [nonceSize]byte) ([]byte, error) {
 	if len(message) > MaxMessage {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(message), MaxMessage)
+		return nil, fmt.Errorf("seal envelope: %w: a message of %d bytes, at most %d", ErrTooLarge, len(message), MaxMessage)
 	}
-	size := max(floor, Padme(4+len(message)))
-	plain := make([]byte, size)
-	binary.BigEndian.PutUint32(plain, uint32(len(message)))
-	copy(plain[4:], message)
+	return k.sealPadded(c, pad(message), nonce)
+}
+
+func (k Keys) sealPadded(c Context, padded []byte, nonce [nonceSize]byte) ([]byte, error) {
 	enc, _ := k.reveal()
 	aead, err := chacha20poly1305.NewX(enc)
 	if err != nil {
 		return nil, fmt.Errorf("seal envelope: %w", err)
 	}
-	out := make([]byte, 0, frontSize+size+aead.Overhead())
+	out := make([]byte, 0, frontSize+len(padded)+aead.Overhead())
 	out = append(append(append(out, version), nonce[:]...), k.tag(nonce[:])...)
-	return aead.Seal(out, nonce[:], plain, c.aad()), nil
+	return aead.Seal(out, nonce[:], padded, c.aad()), nil
 }
 
 // Match reports whether an envelope was sealed under these keys, from its front
@@ -123,42 +132,72 @@ func (k Keys) Match(envelope []byte) bool {
 
 // Open returns the MLSMessage of an envelope.
 func (k Keys) Open(c Context, envelope []byte) ([]byte, error) {
+	message, err := k.open(c, envelope)
+	if err != nil {
+		return nil, fmt.Errorf("open envelope: %w", err)
+	}
+	return message, nil
+}
+
+func (k Keys) open(c Context, envelope []byte) ([]byte, error) {
 	switch {
+	case len(envelope) > 0 && envelope[0] != version:
+		return nil, fmt.Errorf("%w: %d", ErrVersion, envelope[0])
+	case len(envelope) < minSize:
+		return nil, fmt.Errorf("%w: %d bytes, at least %d", codec.ErrMalformed, len(envelope), minSize)
 	case len(envelope) > MaxSize:
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(envelope), MaxSize)
-	case len(envelope) > 0 && envelope[0] != version:
-		return nil, fmt.Errorf("an envelope %w: %d", ErrVersion, envelope[0])
 	case !k.Match(envelope):
 		return nil, ErrNotOurs
 	}
 	enc, _ := k.reveal()
 	aead, err := chacha20poly1305.NewX(enc)
 	if err != nil {
-		return nil, fmt.Errorf("open envelope: %w", err)
+		return nil, err
 	}
-	plain, err := aead.Open(nil, envelope[1:1+nonceSize], envelope[frontSize:], c.aad())
+	padded, err := aead.Open(nil, envelope[1:1+nonceSize], envelope[frontSize:], c.aad())
 	if err != nil {
-		return nil, fmt.Errorf("%w, or for another mailbox, kind or generation", ErrNotOurs)
+		return nil, ErrDamaged
 	}
-	return unpad(plain)
+	return unpad(padded)
 }
 
-func unpad(plain []byte) ([]byte, error) {
-	r := codec.NewReader(plain)
+// paddedSize is the size of a message of n bytes once it is padded.
+func paddedSize(n int) int { return max(floor, Padme(lengthSize+n)) }
+
+func pad(message []byte) []byte {
+	b := make([]byte, paddedSize(len(message)))
+	binary.BigEndian.PutUint32(b, uint32(len(message)))
+	copy(b[lengthSize:], message)
+	return b
+}
+
+// unpad undoes pad and takes nothing else: a sender whose padding is its own would be
+// known by it.
+func unpad(padded []byte) ([]byte, error) {
+	r := codec.NewReader(padded)
 	n := r.U32()
-	if uint64(n) > uint64(r.Len()) {
-		r.Fail("a message of %d bytes", n)
+	if n > MaxMessage {
+		return nil, fmt.Errorf("%w: a message of %d bytes, at most %d", ErrTooLarge, n, MaxMessage)
 	}
 	message := r.Bytes(int(n))
-	for _, b := range r.Rest() {
-		if b != 0 {
-			return nil, ErrPadding
-		}
-	}
+	zeros := r.Rest()
 	if err := r.Err(); err != nil {
-		return nil, fmt.Errorf("an envelope: %w", err)
+		return nil, err
+	}
+	if len(padded) != paddedSize(len(message)) || !allZero(zeros) {
+		return nil, ErrPadding
 	}
 	return message, nil
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // Padme rounds n up so that lengths of like size become equal: to a multiple of
@@ -171,65 +210,4 @@ func Padme(n int) int {
 	s := bits.Len(uint(e))
 	step := 1 << max(e-s, 0)
 	return (n + step - 1) &^ (step - 1)
-}
-
-// Of inbox entries (spec/envelope.md, section 3), in bytes.
-const (
-	inboxStep = 16 << 10
-	// MaxLetter is the largest body of an inbox entry.
-	MaxLetter = 3*inboxStep - 1 - 4
-)
-
-// LetterType says what a letter is.
-type LetterType uint8
-
-// The types of letters.
-const (
-	ContactRequest LetterType = 1
-	ContactAccept  LetterType = 2
-)
-
-func inboxInfo(mailbox [32]byte) []byte { return append([]byte("sotto/inbox/1"), mailbox[:]...) }
-
-// SealLetter seals a letter to an inbox.
-func SealLetter(to key.SealingPublic, mailbox [32]byte, t LetterType, body []byte) ([]byte, error) {
-	if len(body) > MaxLetter {
-		return nil, fmt.Errorf("%w: a letter of %d bytes, at most %d", ErrTooLarge, len(body), MaxLetter)
-	}
-	plain := codec.AppendVec([]byte{byte(t)}, body)
-	plain = append(plain, make([]byte, (inboxStep-len(plain)%inboxStep)%inboxStep)...)
-	sealed, err := hpke.Seal(to.HPKE(), hpke.HKDFSHA384(), hpke.AES256GCM(), inboxInfo(mailbox), plain)
-	if err != nil {
-		return nil, fmt.Errorf("seal letter: %w", err)
-	}
-	return append([]byte{version}, sealed...), nil
-}
-
-// OpenLetter opens an inbox entry. Anybody who knows the inbox can write rubbish
-// there: an error concerns the entry alone.
-func OpenLetter(k key.SealingSecret, mailbox [32]byte, entry []byte) (LetterType, []byte, error) {
-	if len(entry) == 0 || entry[0] != version {
-		return 0, nil, fmt.Errorf("a letter %w", ErrVersion)
-	}
-	if len(entry) > 1+1120+3*inboxStep+16 {
-		return 0, nil, fmt.Errorf("%w: a letter of %d bytes", ErrTooLarge, len(entry))
-	}
-	plain, err := hpke.Open(k.HPKE(), hpke.HKDFSHA384(), hpke.AES256GCM(), inboxInfo(mailbox), entry[1:])
-	if err != nil {
-		return 0, nil, ErrNotOurs
-	}
-	r := codec.NewReader(plain)
-	t, body := LetterType(r.U8()), r.Vec(MaxLetter)
-	if len(plain)%inboxStep != 0 {
-		r.Fail("a letter that is not padded")
-	}
-	for _, b := range r.Rest() {
-		if b != 0 {
-			return 0, nil, ErrPadding
-		}
-	}
-	if err := r.Err(); err != nil {
-		return 0, nil, fmt.Errorf("a letter: %w", err)
-	}
-	return t, body, nil
 }

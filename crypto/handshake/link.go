@@ -1,20 +1,7 @@
-// Package handshake is the first contact of two people through a relay that nobody
-// trusts: link, offer, and one Noise handshake (spec/invite.md). It is the only
-// package that uses flynn/noise, whose surprises it keeps from its callers: a missing
-// pre-shared key would silently be none, lengths are not bounded, the handshake's
-// hash is an alias, and a handshake cannot be stored.
-//
-// An inviter calls [NewInvite], stores the [Inviter], hands over the [Link] and puts
-// the sealed offer into a relay's slot. An invitee reads the link with [ParseLink],
-// takes the offer with [Link.OpenOffer], calls [Begin], stores the [Invitee] and
-// posts the request. The inviter reads it with [Inviter.Read], makes the group with
-// [Request.Secrets], and answers with [Request.Accept]; the invitee reads that with
-// [Invitee.Finish]. Neither need be online at the same time.
 package handshake
 
 import (
 	"crypto/hkdf"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
@@ -41,10 +28,15 @@ var (
 // Invite is the kind of link that meets one person.
 const Invite uint8 = 1
 
+// The letters of the kinds of text, which are also in their checksums: one is never
+// taken for the other.
+const (
+	inviteLetter = 'i'
+	deviceLetter = 'd' // links a device of one's own account
+)
+
 const (
 	linkVersion  = 1
-	invitePrefix = "sotto:i#"
-	devicePrefix = "sotto:d#"
 	checksumSize = 4
 	maxLinkText  = 2048
 	maxHints     = 8
@@ -117,6 +109,21 @@ func (l *Link) fields(f *codec.Fields) {
 	}
 }
 
+// check says whether the link can be written.
+func (l *Link) check() error {
+	sum := 0
+	for _, h := range l.Hints {
+		if len(h) > maxHint {
+			return fmt.Errorf("a hint of %d bytes, at most %d", len(h), maxHint)
+		}
+		sum += codec.VarintLen(len(h)) + len(h)
+	}
+	if len(l.Hints) > maxHints || sum > maxHintBytes {
+		return fmt.Errorf("%d hints of %d bytes, at most %d of %d", len(l.Hints), sum, maxHints, maxHintBytes)
+	}
+	return nil
+}
+
 func checksum(letter byte, b []byte) []byte {
 	sum := sha256.Sum256(append(append([]byte("sotto/link/1"), letter), b...))
 	return sum[:checksumSize]
@@ -125,46 +132,62 @@ func checksum(letter byte, b []byte) []byte {
 var linkText = base64.RawURLEncoding.Strict()
 
 // Text returns the link as people hand it over. It holds the secret.
-func (l Link) Text() string {
-	b := codec.Write(l.fields)
-	return invitePrefix + linkText.EncodeToString(append(b, checksum('i', b)...))
+func (l Link) Text() string { return toText(inviteLetter, codec.Write(l.fields)) }
+
+func toText(letter byte, b []byte) string {
+	return prefix(letter) + linkText.EncodeToString(append(b, checksum(letter, b)...))
 }
+
+func prefix(letter byte) string { return "sotto:" + string(letter) + "#" }
 
 // String does not show the secret.
 func (l Link) String() string { return "an invite" }
 
 // ParseLink reads an invite link. It does not look at the clock: see [Link.Check].
 func ParseLink(text string) (Link, error) {
-	text = strings.TrimSpace(text)
-	if len(text) > maxLinkText {
-		return Link{}, ErrNotLink
-	}
-	if strings.HasPrefix(text, devicePrefix) {
-		return Link{}, fmt.Errorf("%w: it links a device of one's own account; never open one that somebody else gave you", ErrWrongKind)
-	}
-	rest, ok := strings.CutPrefix(text, invitePrefix)
-	if !ok {
-		return Link{}, ErrNotLink
-	}
-	b, err := linkText.DecodeString(rest)
-	if err != nil || len(b) < checksumSize+2 {
-		return Link{}, ErrDamaged
-	}
-	body, sum := b[:len(b)-checksumSize], b[len(b)-checksumSize:]
-	if subtle.ConstantTimeCompare(sum, checksum('i', body)) != 1 {
-		return Link{}, ErrDamaged
-	}
-	if body[0] != linkVersion {
-		return Link{}, ErrNewer
-	}
-	if body[1] != Invite {
+	b, err := fromText(inviteLetter, text)
+	switch {
+	case errors.Is(err, ErrWrongKind):
+		return Link{}, fmt.Errorf("%w: it links a device of one's own account; never open one that somebody else gave you", err)
+	case err != nil:
+		return Link{}, err
+	case b[1] != Invite:
 		return Link{}, fmt.Errorf("%w that this version knows", ErrWrongKind)
 	}
 	var l Link
-	if err := codec.Read(body, l.fields); err != nil {
+	if err := codec.Read(b, l.fields); err != nil {
 		return Link{}, ErrDamaged
 	}
 	return l, nil
+}
+
+// fromText returns what toText was given, at least version and kind.
+func fromText(letter byte, text string) ([]byte, error) {
+	text = strings.TrimSpace(text)
+	rest, ok := strings.CutPrefix(text, prefix(letter))
+	if !ok {
+		for _, other := range []byte{inviteLetter, deviceLetter} {
+			if strings.HasPrefix(text, prefix(other)) {
+				return nil, ErrWrongKind
+			}
+		}
+		return nil, ErrNotLink
+	}
+	if len(rest) > maxLinkText {
+		return nil, ErrDamaged
+	}
+	b, err := linkText.DecodeString(rest)
+	if err != nil || len(b) < 2+checksumSize {
+		return nil, ErrDamaged
+	}
+	b, sum := b[:len(b)-checksumSize], b[len(b)-checksumSize:]
+	switch {
+	case subtle.ConstantTimeCompare(sum, checksum(letter, b)) != 1 || b[0] == 0:
+		return nil, ErrDamaged
+	case b[0] != linkVersion:
+		return nil, ErrNewer
+	}
+	return b, nil
 }
 
 // Check returns ErrExpired from the link's minute on.
@@ -173,10 +196,4 @@ func (l Link) Check(now uint32) error {
 		return ErrExpired
 	}
 	return nil
-}
-
-func newLink(expires uint32, relay key.RelayPublic, hints [][]byte) Link {
-	var secret [32]byte
-	rand.Read(secret[:])
-	return Link{Kind: Invite, Expires: expires, Relay: relay, Hints: hints, Secret: newSecret(secret)}
 }

@@ -2,7 +2,6 @@ package handshake
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -23,10 +22,12 @@ var ErrOffer = errors.New("the invite's offer does not hold")
 const (
 	offerVersion = 1
 	modeOneTime  = 1
-	maxOffer     = 60 << 10
 	offerStep    = 4 << 10
+	maxOffer     = 15*offerStep - 4 // with its length and sealed it fits a slot of 64 KiB
 	maxTicket    = 255
-	maxName      = 256
+	nonceSize    = chacha20poly1305.NonceSizeX
+	offerFront   = 1 + nonceSize // version, nonce
+	maxSealed    = offerFront + 15*offerStep + chacha20poly1305.Overhead
 )
 
 // Offer is what an inviter puts into a relay's slot for who has the link.
@@ -40,20 +41,22 @@ type Offer struct {
 	Ticket    []byte            // lets the invitee create an inbox at the inviter's relay; may be empty
 	Name      string            // profile name of the inviter
 
-	encoded []byte
+	hash [32]byte
 }
 
 // Hash is what the handshake is bound to.
-func (o *Offer) Hash() [32]byte { return sha256.Sum256(o.encoded) }
+func (o *Offer) Hash() [32]byte { return o.hash }
 
-func (o *Offer) unsigned() []byte {
+// sign returns the offer's bytes.
+func (o *Offer) sign(device key.DeviceSecret) []byte {
 	b := codec.AppendU8(codec.AppendU16(nil, offerVersion), modeOneTime)
 	b = codec.AppendU32(b, o.Expires)
 	b = codec.AppendVec(b, o.Log.Append(nil))
 	b = append(b, o.Device[:]...)
 	b = append(o.Handshake.Append(b), o.KEM.Bytes()...)
 	b = o.Inbox.Append(b)
-	return codec.AppendVec(codec.AppendVec(b, o.Ticket), o.Name)
+	b = codec.AppendVec(codec.AppendVec(b, o.Ticket), o.Name)
+	return append(b, device.Sign(offerLabel, b)...)
 }
 
 const offerLabel = "sotto/offer/1"
@@ -63,12 +66,12 @@ func parseOffer(raw []byte) (*Offer, error) {
 	raw = bytes.Clone(raw)
 	r := codec.NewReader(raw)
 	if v := r.U16(); r.Err() == nil && v != offerVersion {
-		r.Fail("an offer of version %d", v)
+		r.Fail("version %d", v)
 	}
 	if m := r.U8(); r.Err() == nil && m != modeOneTime {
-		r.Fail("an offer of mode %d", m)
+		r.Fail("mode %d", m)
 	}
-	o := &Offer{Expires: r.U32(), encoded: raw}
+	o := &Offer{Expires: r.U32(), hash: sha256.Sum256(raw)}
 	log := r.Vec(maxOffer)
 	r.Copy(o.Device[:])
 	noise, kem := r.Bytes(key.Size), r.Bytes(key.SealingSize)
@@ -105,56 +108,78 @@ func parseOffer(raw []byte) (*Offer, error) {
 	return o, nil
 }
 
-// seal seals the offer for who has the link's secret.
-func (o *Offer) seal(s Secret, slot [32]byte) ([]byte, error) {
-	if len(o.encoded) > maxOffer {
-		return nil, fmt.Errorf("an offer of %d bytes, at most %d", len(o.encoded), maxOffer)
+// sealOffer seals an offer for who has the link's secret.
+func sealOffer(raw []byte, s Secret, slot [32]byte, nonce [nonceSize]byte) ([]byte, error) {
+	if len(raw) > maxOffer {
+		return nil, fmt.Errorf("an offer of %d bytes, at most %d", len(raw), maxOffer)
 	}
-	plain := append(binary.BigEndian.AppendUint32(nil, uint32(len(o.encoded))), o.encoded...)
-	plain = append(plain, make([]byte, (offerStep-len(plain)%offerStep)%offerStep)...)
+	plain := append(binary.BigEndian.AppendUint32(nil, uint32(len(raw))), raw...)
+	return sealPadded(append(plain, make([]byte, -len(plain)&(offerStep-1))...), s, slot, nonce)
+}
+
+func sealPadded(plain []byte, s Secret, slot [32]byte, nonce [nonceSize]byte) ([]byte, error) {
 	aead, err := chacha20poly1305.NewX(s.offerKey())
 	if err != nil {
 		return nil, err
 	}
-	out := make([]byte, 1+chacha20poly1305.NonceSizeX)
-	out[0] = offerVersion
-	rand.Read(out[1:])
-	return aead.Seal(out, out[1:], plain, offerAAD(slot)), nil
+	return aead.Seal(append([]byte{offerVersion}, nonce[:]...), nonce[:], plain, offerAAD(slot)), nil
 }
 
 func offerAAD(slot [32]byte) []byte { return append([]byte("sotto/offer/1"), slot[:]...) }
 
-// OpenOffer opens what the link's slot held and checks it against the link.
+// OpenOffer opens what the link's slot held and checks it against the link. Its error
+// wraps [ErrOffer].
 func (l Link) OpenOffer(slot [32]byte, sealed []byte) (*Offer, error) {
-	bad := func(err error) (*Offer, error) { return nil, fmt.Errorf("%w: %w", ErrOffer, err) }
-	const front = 1 + chacha20poly1305.NonceSizeX
-	if len(sealed) < front || sealed[0] != offerVersion || len(sealed) > maxOffer+2*offerStep {
-		return bad(errors.New("it is of another form"))
+	o, err := l.openOffer(slot, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrOffer, err)
+	}
+	return o, nil
+}
+
+func (l Link) openOffer(slot [32]byte, sealed []byte) (*Offer, error) {
+	switch {
+	case len(sealed) > 0 && sealed[0] != offerVersion:
+		return nil, fmt.Errorf("it is sealed in version %d, which this program does not know", sealed[0])
+	case len(sealed) < offerFront || len(sealed) > maxSealed:
+		return nil, fmt.Errorf("no offer has %d bytes", len(sealed))
 	}
 	aead, err := chacha20poly1305.NewX(l.Secret.offerKey())
 	if err != nil {
-		return bad(err)
+		return nil, err
 	}
-	plain, err := aead.Open(nil, sealed[1:front], sealed[front:], offerAAD(slot))
+	plain, err := aead.Open(nil, sealed[1:offerFront], sealed[offerFront:], offerAAD(slot))
 	if err != nil {
-		return bad(errors.New("it was not sealed with the link's secret"))
+		return nil, errors.New("it was not sealed with the link's secret for this slot")
 	}
+	raw, err := unpadOffer(plain)
+	if err != nil {
+		return nil, err
+	}
+	o, err := parseOffer(raw)
+	if err != nil {
+		return nil, err
+	}
+	if o.Expires != l.Expires {
+		return nil, errors.New("it expires at another time than the link says")
+	}
+	return o, nil
+}
+
+func unpadOffer(plain []byte) ([]byte, error) {
 	r := codec.NewReader(plain)
-	raw := r.Bytes(int(min(r.U32(), maxOffer+1)))
+	n := r.U32()
+	if n > maxOffer {
+		r.Fail("an offer of %d bytes, at most %d", n, maxOffer)
+	}
+	raw := r.Bytes(int(n))
 	for _, b := range r.Rest() {
 		if b != 0 {
 			r.Fail("padding that is not zero")
 		}
 	}
-	if err := r.Err(); err != nil {
-		return bad(err)
+	if len(plain)%offerStep != 0 {
+		r.Fail("%d bytes, padded to no step", len(plain))
 	}
-	o, err := parseOffer(raw)
-	if err != nil {
-		return bad(err)
-	}
-	if o.Expires != l.Expires {
-		return bad(errors.New("it expires at another time than the link says"))
-	}
-	return o, nil
+	return raw, r.Err()
 }

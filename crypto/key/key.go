@@ -66,7 +66,7 @@ type (
 	// CapabilityPublic is what a relay stores: who proves possession of the
 	// other half may read, append to or administer a mailbox, or use a slot.
 	CapabilityPublic = Public[capabilityKind]
-	// CapabilitySecret is the other half (spec/capability.md).
+	// CapabilitySecret is the other half (spec/envelope.md, 2).
 	CapabilitySecret = Secret[capabilityKind]
 )
 

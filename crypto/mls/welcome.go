@@ -351,7 +351,9 @@ func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group
 		return nil, fmt.Errorf("%w: confirmation tag", ErrAuthentication)
 	}
 	e.interim = s.interimTranscriptHash(e.context.ConfirmedTranscriptHash, e.tag)
-	return begun(config, e, newSecretTree(s, tree.leaves, encryption)), nil
+	g := begun(config, e, newSecretTree(s, tree.leaves, encryption))
+	g.inviter = info.signer
+	return g, nil
 }
 
 // clone copies c out of a message.

@@ -69,6 +69,14 @@ type Node interface {
 	// after the one named after.
 	Messages(ctx context.Context, ref, before, after string, limit int) ([]node.Message, error)
 
+	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
+	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)
+	Group(ctx context.Context, ref string) (node.Group, error)
+	// ChangeGroup notes a change and returns the group as it stands: the change comes
+	// about when the relay has taken it.
+	ChangeGroup(ctx context.Context, ref string, g node.GroupChange) (node.Group, error)
+	LeaveGroup(ctx context.Context, ref string) error
+
 	// Events returns what has happened after the event numbered after, first what
 	// is there, then what comes, until ctx ends or an error is yielded.
 	Events(ctx context.Context, after uint64) iter.Seq2[node.Event, error]

@@ -308,7 +308,7 @@ func TestLargestText(t *testing.T) {
 // sentinels are all errors of package node that a client may act on.
 var sentinels = []error{
 	node.ErrNotFound, node.ErrAmbiguous, node.ErrExists, node.ErrInvalid, node.ErrTooLarge, node.ErrLocked, node.ErrNotTrusted, node.ErrUnreachable,
-	node.ErrGone, node.ErrDiskFull, node.ErrBusy, node.ErrDamaged, node.ErrFrozen, node.ErrBlocked, node.ErrUncertain,
+	node.ErrGone, node.ErrDiskFull, node.ErrBusy, node.ErrDamaged, node.ErrNewer, node.ErrFrozen, node.ErrBlocked, node.ErrUncertain,
 }
 
 func TestErrorsAreTheSameOnTheFarSide(t *testing.T) {

@@ -292,6 +292,30 @@ func (c *Client) Messages(ctx context.Context, ref, before, after string, limit 
 	return out.Messages, err
 }
 
+// CreateGroup makes a group.
+func (c *Client) CreateGroup(ctx context.Context, o node.GroupOptions) (out node.Conversation, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/groups", o, &out)
+}
+
+// Group returns a group with its members.
+func (c *Client) Group(ctx context.Context, ref string) (node.Group, error) {
+	return getAt[node.Group](ctx, c, "/v1/groups/%s", ref)
+}
+
+// ChangeGroup changes a group.
+func (c *Client) ChangeGroup(ctx context.Context, ref string, g node.GroupChange) (node.Group, error) {
+	return put[node.Group](ctx, c, http.MethodPatch, "/v1/groups/%s", ref, g)
+}
+
+// LeaveGroup leaves a group.
+func (c *Client) LeaveGroup(ctx context.Context, ref string) error {
+	path, err := at("/v1/groups/%s/leave", ref)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodPost, path, nil, nil)
+}
+
 // LastEvent returns the number of the newest event.
 func (c *Client) LastEvent(ctx context.Context) (uint64, error) {
 	out, err := get[lastEvent](ctx, c, "/v1/events/last")

@@ -48,8 +48,11 @@ var codes = []struct {
 	{node.ErrDiskFull, "disk_full", http.StatusInsufficientStorage},
 	{node.ErrBusy, "busy", http.StatusConflict},
 	{node.ErrDamaged, "damaged", http.StatusInternalServerError},
+	{node.ErrNewer, "newer", http.StatusInternalServerError},
 	{node.ErrFrozen, "frozen", http.StatusConflict},
 	{node.ErrBlocked, "blocked", http.StatusConflict},
+	{node.ErrNotReady, "not_ready", http.StatusConflict},
+	{node.ErrNotAllowed, "not_allowed", http.StatusForbidden},
 	{context.DeadlineExceeded, codeTimeout, http.StatusGatewayTimeout},
 	{ErrStopped, codeStopping, http.StatusServiceUnavailable},
 }

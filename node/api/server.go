@@ -320,6 +320,19 @@ func (s *Server) routes() {
 			return messages{list(m)}, err
 		})
 
+	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",
+		func(ctx context.Context, in *struct{ Body node.GroupOptions }) (node.Conversation, error) {
+			return n.CreateGroup(ctx, in.Body)
+		})
+	route(s, http.MethodGet, "/v1/groups/{ref}", "group", "One group with its members",
+		func(ctx context.Context, in *refInput) (node.Group, error) { return n.Group(ctx, in.Ref) })
+	route(s, http.MethodPatch, "/v1/groups/{ref}", "change-group", "Change a group; it comes about when the relay has taken it",
+		func(ctx context.Context, in *refBody[node.GroupChange]) (node.Group, error) {
+			return n.ChangeGroup(ctx, in.Ref, in.Body)
+		})
+	route(s, http.MethodPost, "/v1/groups/{ref}/leave", "leave-group", "Leave a group; its history stays",
+		func(ctx context.Context, in *refInput) (none, error) { return none{}, n.LeaveGroup(ctx, in.Ref) })
+
 	route(s, http.MethodGet, "/v1/config", "config", "All settings",
 		func(ctx context.Context, _ *none) (settings, error) {
 			c, err := n.Config(ctx)

@@ -36,8 +36,22 @@ var (
 // Kind says what a message is.
 type Kind uint64
 
-// Text is the one kind of version 1. Others are kept and shown as unknown.
-const Text Kind = 1
+// The kinds of version 1. Others are kept and shown as unknown.
+const (
+	Text        Kind = 1
+	KeyPackages Kind = 2 // of the sending device, for the receiver to add it to groups
+	Name        Kind = 3 // what the sender calls itself
+)
+
+// Hidden reports whether messages of this kind are for devices and are not shown.
+func (k Kind) Hidden() bool { return k == KeyPackages || k == Name }
+
+const (
+	maxPackages  = 8
+	maxPackage   = 16 << 10
+	maxDeviceSet = 2 << 10
+	maxName      = 256
+)
 
 // ID is the id of a message: the same when its content is sealed again.
 type ID [32]byte
@@ -63,7 +77,9 @@ type Message struct {
 	Sent      time.Time     // the sender's clock, in milliseconds
 	Parents   []ID          // what the sender had seen last; at most 3
 	Kind      Kind
-	Text      string // of Kind Text
+	Text      string   // of Text and Name
+	DeviceSet []byte   // of KeyPackages: the account's statement, an identity.DeviceSet
+	Packages  [][]byte // of KeyPackages: 1 to 8
 }
 
 // NewText makes a message. It returns ErrEmpty, ErrTooLong or ErrNotText.
@@ -71,9 +87,29 @@ func NewText(text string, sent time.Time, lamport uint64, parents []ID) (*Messag
 	if err := CheckText(text); err != nil {
 		return nil, err
 	}
-	m := &Message{Kind: Text, Text: text, Lamport: lamport, Parents: parents, Sent: time.UnixMilli(sent.UnixMilli()).UTC()}
-	rand.Read(m.Salt[:])
+	m := newMessage(Text, sent, lamport)
+	m.Text, m.Parents = text, parents
 	return m, nil
+}
+
+// NewName makes the message that tells the others what its sender calls itself.
+func NewName(name string, sent time.Time, lamport uint64) *Message {
+	m := newMessage(Name, sent, lamport)
+	m.Text = name
+	return m
+}
+
+// NewKeyPackages makes the message that lets a contact add this device to groups.
+func NewKeyPackages(set []byte, packages [][]byte, sent time.Time, lamport uint64) *Message {
+	m := newMessage(KeyPackages, sent, lamport)
+	m.DeviceSet, m.Packages = set, packages
+	return m
+}
+
+func newMessage(k Kind, sent time.Time, lamport uint64) *Message {
+	m := &Message{Kind: k, Lamport: lamport, Sent: time.UnixMilli(sent.UnixMilli()).UTC()}
+	rand.Read(m.Salt[:])
+	return m
 }
 
 // CheckText returns ErrEmpty, ErrTooLong or ErrNotText for a text that cannot be sent.
@@ -129,10 +165,8 @@ func must[T any](v T, err error) T {
 
 // Encode returns the message's bytes, always the same.
 func (m *Message) Encode() ([]byte, error) {
-	if m.Kind != Text {
-		return nil, fmt.Errorf("%w: kind %d cannot be made", ErrMalformed, m.Kind)
-	}
-	if err := CheckText(m.Text); err != nil {
+	body, err := m.body()
+	if err != nil {
 		return nil, err
 	}
 	e := ext1{Lamport: m.Lamport, SentMS: uint64(m.Sent.UnixMilli()), Parents: [][]byte{}}
@@ -143,7 +177,10 @@ func (m *Message) Encode() ([]byte, error) {
 		e.Parents = append(e.Parents, p[:])
 	}
 	it := item{Salt: m.Salt[:], Ext: map[uint64]cbor.RawMessage{1: must(encoder.Marshal(e))},
-		Body: []cbor.RawMessage{must(encoder.Marshal(m.Kind)), must(encoder.Marshal(m.Text))}}
+		Body: []cbor.RawMessage{must(encoder.Marshal(m.Kind))}}
+	for _, part := range body {
+		it.Body = append(it.Body, must(encoder.Marshal(part)))
+	}
 	if m.Replaces != nil {
 		it.Replaces = m.Replaces[:]
 	}
@@ -154,6 +191,48 @@ func (m *Message) Encode() ([]byte, error) {
 		it.Expires = &s
 	}
 	return encoder.Marshal(it)
+}
+
+// body returns what stands behind the kind, if the message may be made.
+func (m *Message) body() ([]any, error) {
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	switch m.Kind {
+	case Text, Name:
+		return []any{m.Text}, nil
+	case KeyPackages:
+		return []any{m.DeviceSet, m.Packages}, nil
+	}
+	return nil, fmt.Errorf("%w: kind %d cannot be made", ErrMalformed, m.Kind)
+}
+
+// check holds a message of a kind that is known to its limits.
+func (m *Message) check() error {
+	malformed := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+	}
+	switch m.Kind {
+	case Text:
+		return CheckText(m.Text)
+	case Name:
+		if len(m.Text) < 1 || len(m.Text) > maxName {
+			return malformed("a name of %d bytes", len(m.Text))
+		}
+	case KeyPackages:
+		if n := len(m.Packages); n < 1 || n > maxPackages {
+			return malformed("%d key packages", n)
+		}
+		if len(m.DeviceSet) > maxDeviceSet {
+			return malformed("a device set of %d bytes", len(m.DeviceSet))
+		}
+		for _, p := range m.Packages {
+			if len(p) > maxPackage {
+				return malformed("a key package of %d bytes", len(p))
+			}
+		}
+	}
+	return nil
 }
 
 // Decode reads a message. It returns an error that wraps ErrMalformed for bytes
@@ -215,13 +294,20 @@ func Decode(b []byte) (*Message, error) {
 	if len(it.Body) == 0 || decoder.Unmarshal(it.Body[0], (*uint64)(&m.Kind)) != nil {
 		return nil, malformed("no kind")
 	}
-	if m.Kind == Text {
-		if len(it.Body) != 2 || decoder.Unmarshal(it.Body[1], &m.Text) != nil {
-			return nil, malformed("a text without its text")
-		}
-		if err := CheckText(m.Text); err != nil {
+	into := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages}}[m.Kind]
+	if into == nil {
+		return m, nil // of a later version
+	}
+	if len(it.Body) != 1+len(into) {
+		return nil, malformed(fmt.Sprintf("kind %d with a body of %d parts", m.Kind, len(it.Body)))
+	}
+	for i, v := range into {
+		if err := decoder.Unmarshal(it.Body[1+i], v); err != nil {
 			return nil, malformed(err.Error())
 		}
+	}
+	if err := m.check(); err != nil {
+		return nil, malformed(err.Error())
 	}
 	return m, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -151,4 +152,47 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%x was read as %+v and came back as %+v, %v", b, m, back, err)
 		}
 	})
+}
+
+// Messages for devices come back as they were made, and what breaks their limits is refused.
+func TestHiddenKinds(t *testing.T) {
+	at := time.UnixMilli(1764000000000).UTC()
+	for _, m := range []*Message{
+		NewName("Ana", at, 3),
+		NewKeyPackages([]byte("set"), [][]byte{[]byte("one"), []byte("two")}, at, 4),
+	} {
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := Decode(b)
+		if err != nil || !reflect.DeepEqual(back, m) || !m.Kind.Hidden() {
+			t.Errorf("%+v came back as %+v, %v", m, back, err)
+		}
+	}
+	for name, m := range map[string]*Message{
+		"no name":            NewName("", at, 1),
+		"a name too long":    NewName(strings.Repeat("x", maxName+1), at, 1),
+		"no packages":        NewKeyPackages(nil, nil, at, 1),
+		"too many packages":  NewKeyPackages(nil, make([][]byte, maxPackages+1), at, 1),
+		"a package too long": NewKeyPackages(nil, [][]byte{make([]byte, maxPackage+1)}, at, 1),
+		"a set too long":     NewKeyPackages(make([]byte, maxDeviceSet+1), [][]byte{{1}}, at, 1),
+	} {
+		if _, err := m.Encode(); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s is made: %v", name, err)
+		}
+		// The same from somebody who does not keep to the limits.
+		it := item{Salt: m.Salt[:], Ext: map[uint64]cbor.RawMessage{}, Body: []cbor.RawMessage{must(encoder.Marshal(m.Kind))}}
+		if m.Kind == Name {
+			it.Body = append(it.Body, must(encoder.Marshal(m.Text)))
+		} else {
+			it.Body = append(it.Body, must(encoder.Marshal(m.DeviceSet)), must(encoder.Marshal(m.Packages)))
+		}
+		if _, err := Decode(must(encoder.Marshal(it))); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s is read: %v", name, err)
+		}
+	}
+	if Text.Hidden() || Kind(99).Hidden() {
+		t.Error("a text is hidden, or what nobody knows")
+	}
 }

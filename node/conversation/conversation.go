@@ -26,7 +26,7 @@ const (
 	UpdateAfterIdle = 24 * time.Hour     // without a message of one's own
 	UpdateAfter     = 7 * 24 * time.Hour // since the last path update
 	firstRetry      = 50 * time.Millisecond
-	maxRetry        = 30 * time.Second
+	maxRetry        = 2 * time.Second
 )
 
 // Input is something that happened.
@@ -35,13 +35,27 @@ type Input interface{ input() }
 type (
 	// Send says that a message of the user is durable and wants to go out.
 	Send struct{ ID content.ID }
+	// Change says that a change of the group which the user wants is durable.
+	Change struct{ ID ChangeID }
+	// Leave says that the user wants to leave the group.
+	Leave struct{}
 	// Sealed says what became of a Seal effect: the entry with this hash.
 	Sealed struct {
 		ID   content.ID
 		Hash mailbox.Hash
 	}
-	// Staged says what became of a Stage effect.
-	Staged struct{ Hash mailbox.Hash }
+	// Staged says what became of a Stage effect: a commit that makes the changes
+	// named. Those in Moot need none: they are made already, or cannot be.
+	Staged struct {
+		Hash    mailbox.Hash
+		Changes []ChangeID
+		Moot    []ChangeID
+	}
+	// Unstaged says that all changes of a Stage effect were moot, and nothing was
+	// to be committed.
+	Unstaged struct{ Moot []ChangeID }
+	// Proposed says what became of a Propose effect.
+	Proposed struct{ Hash mailbox.Hash }
 	// Stored says that the relay has signed a receipt for an entry of ours.
 	Stored struct {
 		Hash mailbox.Hash
@@ -64,6 +78,10 @@ type (
 		Found Found
 		ID    content.ID // of a Fresh message
 		Note  string     // of an Invalid commit or an Unreadable message: why
+
+		// Spread, of Parting, is how long to leave it to others: another time on
+		// each device.
+		Spread time.Duration
 	}
 	// Gap says that entries up to At are gone.
 	Gap struct {
@@ -80,15 +98,22 @@ type (
 	Tick struct{}
 )
 
-func (Send) input()    {}
-func (Sealed) input()  {}
-func (Staged) input()  {}
-func (Stored) input()  {}
-func (Refused) input() {}
-func (Read) input()    {}
-func (Gap) input()     {}
-func (Suspect) input() {}
-func (Tick) input()    {}
+func (Send) input()     {}
+func (Change) input()   {}
+func (Leave) input()    {}
+func (Sealed) input()   {}
+func (Staged) input()   {}
+func (Unstaged) input() {}
+func (Proposed) input() {}
+func (Stored) input()   {}
+func (Refused) input()  {}
+func (Read) input()     {}
+func (Gap) input()      {}
+func (Suspect) input()  {}
+func (Tick) input()     {}
+
+// ChangeID numbers the changes of groups that the user of a device wants.
+type ChangeID uint64
 
 // Refusal is why the relay did not take an entry.
 type Refusal uint8
@@ -114,10 +139,12 @@ const (
 	Unreadable Found = 4 // a message that does not open
 	Valid      Found = 5 // another's commit that leads to the next epoch
 	Invalid    Found = 6 // a commit that everyone skips
+	Ending     Found = 7 // another's commit that removes this device
+	Parting    Found = 8 // a member's proposal to be removed itself
 )
 
 func (f Found) String() string {
-	return [...]string{"", "own", "fresh", "duplicate", "unreadable", "valid", "invalid"}[f]
+	return [...]string{"", "own", "fresh", "duplicate", "unreadable", "valid", "invalid", "ending", "parting"}[f]
 }
 
 // Effect is something for the node to do. Effects are done in order. Those up to
@@ -129,9 +156,18 @@ type (
 	// Seal asks for a message to be encrypted in the present epoch and put into
 	// the outbox. The node answers with Sealed in the same transaction.
 	Seal struct{ ID content.ID }
-	// Stage asks for a commit that updates this device's path, and for it to be
-	// put into the outbox. The node answers with Staged in the same transaction.
-	Stage struct{ Expect mailbox.Mark }
+	// Stage asks for a commit that updates this device's path and makes these
+	// changes as far as they are still wanted, and for it to be put into the
+	// outbox. Without an Update nothing is committed if no change is left. The node
+	// answers with Staged or Unstaged in the same transaction.
+	Stage struct {
+		Expect  mailbox.Mark
+		Changes []ChangeID
+		Update  bool
+	}
+	// Propose asks for the proposal to remove this device to be put into the outbox.
+	// The node answers with Proposed in the same transaction.
+	Propose struct{}
 	// Post asks for an entry of the outbox to be sent to the relay. Posts of a
 	// conversation go out in order.
 	Post struct{ Hash mailbox.Hash }
@@ -141,6 +177,10 @@ type (
 	Merge struct{ Epoch uint64 }
 	// Apply asks for the commit just read to become the group's state.
 	Apply struct{ Epoch uint64 }
+	// Changed says that changes of ours have come about, with the Merge before it.
+	Changed struct{ IDs []ChangeID }
+	// Ended says that this device is no member any more.
+	Ended struct{}
 	// Drop asks for the staged commit of our own to be discarded.
 	Drop struct{}
 	// Deliver asks for the message just read to be shown.
@@ -172,8 +212,17 @@ type (
 	Wait struct{ For time.Duration }
 )
 
-func (e Seal) String() string    { return "seal " + short(e.ID[1:]) }
-func (e Stage) String() string   { return fmt.Sprintf("stage expecting %d", e.Expect.Seq) }
+func (e Seal) String() string { return "seal " + short(e.ID[1:]) }
+func (e Stage) String() string {
+	s := fmt.Sprintf("stage expecting %d", e.Expect.Seq)
+	if len(e.Changes) > 0 {
+		s += fmt.Sprintf(" changes %d", e.Changes)
+	}
+	return s
+}
+func (e Propose) String() string { return "propose to leave" }
+func (e Changed) String() string { return fmt.Sprintf("changed %d", e.IDs) }
+func (e Ended) String() string   { return "ended" }
 func (e Post) String() string    { return "post " + short(e.Hash[:]) }
 func (e Forget) String() string  { return "forget " + short(e.Hash[:]) }
 func (e Merge) String() string   { return fmt.Sprintf("merge, epoch %d", e.Epoch) }
@@ -216,6 +265,7 @@ type Core struct {
 	Fence  mailbox.Mark // the last commit up to there
 	Open   bool         // both sides have been heard; until then messages wait
 	Frozen string       // why nothing is sent; empty if it is
+	Over   bool         // this device is no member any more: nothing is read either
 
 	Queue  []content.ID // to be sealed, in order
 	Flight []Item       // sealed and not yet known to be stored, in order
@@ -223,6 +273,12 @@ type Core struct {
 	Commit     mailbox.Hash // our undecided commit; zero if there is none
 	CommitMark mailbox.Mark // where the relay's receipt puts it; zero if there is none
 	Wanted     bool         // a path update is due
+	Later      time.Time    // until then it may wait, if nothing is to be sent
+	Called     time.Time    // a member wants to leave, and from then on we commit that; zero if none does
+	Changes    []ChangeID   // of the group, wanted by the user, in order
+	Committing []ChangeID   // those of them that are in Commit
+	Leaving    bool         // the user wants to leave
+	Parting    mailbox.Hash // our proposal to leave, of this epoch; zero if there is none
 
 	Tries   int       // commits of ours that lost in a row
 	Retry   time.Time // no new commit before
@@ -246,7 +302,17 @@ func (c *Core) Step(now time.Time, in Input) (out []Effect) {
 		c.Active = now
 		return []Effect{Post{in.Hash}}
 	case Staged:
-		c.Commit, c.CommitMark = in.Hash, mailbox.Mark{}
+		c.Commit, c.CommitMark, c.Committing = in.Hash, mailbox.Mark{}, in.Changes
+		c.settle(in.Moot)
+		return []Effect{Post{in.Hash}}
+	case Unstaged:
+		c.settle(in.Moot)
+	case Change:
+		c.Changes = append(c.Changes, in.ID)
+	case Leave:
+		c.Leaving = true
+	case Proposed:
+		c.Parting = in.Hash
 		return []Effect{Post{in.Hash}}
 	case Stored:
 		out = c.stored(in)
@@ -271,8 +337,15 @@ func (c *Core) Step(now time.Time, in Input) (out []Effect) {
 
 // advance starts what can be started: a commit if one is due, else the queue.
 func (c *Core) advance(now time.Time) (out []Effect) {
-	if c.Frozen != "" || c.Undecided() || len(c.olderFlight()) > 0 {
+	if c.Frozen != "" || c.Over || c.Undecided() || len(c.olderFlight()) > 0 {
 		return nil
+	}
+	if c.Leaving {
+		// Proposed once in each epoch, until somebody commits it.
+		if c.Parting != (mailbox.Hash{}) {
+			return nil
+		}
+		return []Effect{Propose{}}
 	}
 	if c.due(now) {
 		// The commit comes behind everything of ours that is on its way, so that
@@ -283,10 +356,13 @@ func (c *Core) advance(now time.Time) (out []Effect) {
 		if wait := c.Retry.Sub(now); wait > 0 {
 			return []Effect{Wait{wait}}
 		}
-		return []Effect{Stage{c.Fence}}
+		return []Effect{Stage{c.Fence, slices.Clone(c.Changes), c.update(now)}}
 	}
 	if !c.Open {
 		return nil
+	}
+	if until, wanted := c.wanted(); wanted {
+		out = append(out, Wait{until.Sub(now)})
 	}
 	// What is sealed up to the next update; the rest waits for its epoch.
 	n := min(len(c.Queue), UpdateAfterSent-c.Sent)
@@ -297,9 +373,12 @@ func (c *Core) advance(now time.Time) (out []Effect) {
 	return out
 }
 
-// due reports whether a path update of ours must come before the next message.
-func (c *Core) due(now time.Time) bool {
-	if c.Wanted {
+// due reports whether a commit of ours must come before the next message.
+func (c *Core) due(now time.Time) bool { return c.update(now) || c.Open && len(c.Changes) > 0 }
+
+// update reports whether a path update of ours must.
+func (c *Core) update(now time.Time) bool {
+	if until, wanted := c.wanted(); wanted && (len(c.Queue) > 0 || !until.After(now)) {
 		return true
 	}
 	if !c.Open || len(c.Queue) == 0 {
@@ -307,6 +386,30 @@ func (c *Core) due(now time.Time) bool {
 	}
 	return c.Sent >= UpdateAfterSent || now.Sub(c.Updated) >= UpdateAfter ||
 		now.Sub(c.Updated) >= UpdateAfterIdle && now.Sub(c.Active) >= UpdateAfterIdle
+}
+
+// wanted reports whether a path update is wanted, and until when it may wait.
+func (c *Core) wanted() (until time.Time, wanted bool) {
+	switch {
+	case !c.Wanted:
+		return c.Called, !c.Called.IsZero()
+	case c.Called.IsZero() || c.Later.Before(c.Called):
+		return c.Later, true
+	}
+	return c.Called, true
+}
+
+// settle takes changes off the list.
+func (c *Core) settle(ids []ChangeID) {
+	c.Changes = slices.DeleteFunc(c.Changes, func(id ChangeID) bool { return slices.Contains(ids, id) })
+}
+
+// giveUp discards our undecided commit. What it was for is still wanted.
+func (c *Core) giveUp() []Effect {
+	h := c.Commit
+	c.Wanted = c.Wanted || len(c.Committing) == 0
+	c.Commit, c.CommitMark, c.Committing = mailbox.Hash{}, mailbox.Mark{}, nil
+	return []Effect{Drop{}, Forget{h}}
 }
 
 // olderFlight returns the items sealed in an earlier epoch whose fate is open.
@@ -326,6 +429,9 @@ func (c *Core) stored(in Stored) []Effect {
 		// whether it is the first valid one.
 		c.CommitMark = in.At
 		return nil
+	}
+	if in.Hash == c.Parting {
+		return []Effect{Forget{in.Hash}}
 	}
 	i := slices.IndexFunc(c.Flight, func(it Item) bool { return it.Hash == in.Hash })
 	if i < 0 {
@@ -347,11 +453,17 @@ func (c *Core) refused(now time.Time, in Refused) []Effect {
 			// drops ours, an invalid one only moves the fence.
 			return nil
 		case RefusedForGood:
-			h := c.Commit
-			c.Commit = mailbox.Hash{}
-			return append([]Effect{Drop{}, Forget{h}}, c.freeze("the relay refuses commits: "+in.Reason)...)
+			return append(c.giveUp(), c.freeze("the relay refuses commits: "+in.Reason)...)
 		}
 		return nil
+	}
+	if in.Hash == c.Parting && in.Why != Later {
+		// Another epoch has begun, in which it is made anew; or it cannot be sent.
+		out := []Effect{Forget{in.Hash}}
+		if in.Why == RefusedForGood {
+			out = append(out, c.freeze("the relay refuses the wish to leave: "+in.Reason)...)
+		}
+		return out
 	}
 	i := slices.IndexFunc(c.Flight, func(it Item) bool { return it.Hash == in.Hash })
 	if i < 0 {
@@ -406,6 +518,11 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 			return c.stored(Stored{in.Hash, in.At})
 		case Fresh:
 			return []Effect{Deliver{in.ID, in.At}}
+		case Parting:
+			// Whoever comes first commits it.
+			if c.Called.IsZero() {
+				c.Called = now.Add(in.Spread)
+			}
 		}
 		return nil
 	}
@@ -416,23 +533,34 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 		if in.Hash != c.Commit {
 			return nil // one that had been decided before
 		}
-		c.Commit, c.CommitMark = mailbox.Hash{}, mailbox.Mark{}
-		c.Wanted, c.Tries, c.Sent, c.Updated, c.Active = false, 0, 0, now, now
-		c.Epoch++
-		c.Gen++
-		out = append(out, Merge{c.Epoch}, Forget{in.Hash})
+		done := c.Committing
+		c.Commit, c.CommitMark, c.Committing = mailbox.Hash{}, mailbox.Mark{}, nil
+		c.settle(done)
+		c.Wanted, c.Later, c.Tries, c.Sent, c.Updated, c.Active = false, time.Time{}, 0, 0, now, now
+		out = append(c.next(), Merge{c.Epoch}, Forget{in.Hash})
+		if len(done) > 0 {
+			out = append(out, Changed{done})
+		}
 	case Valid:
 		if c.Undecided() {
-			out = append(out, Drop{}, Forget{c.Commit})
-			c.Commit, c.CommitMark = mailbox.Hash{}, mailbox.Mark{}
-			c.Wanted = true
+			out = c.giveUp()
 			if c.Tries == 0 {
 				c.lost(now)
 			}
 		}
-		c.Epoch++
-		c.Gen++
-		out = append(out, Apply{c.Epoch})
+		out = append(append(out, c.next()...), Apply{c.Epoch})
+	case Ending:
+		if c.Undecided() {
+			out = c.giveUp()
+		}
+		for _, it := range c.Flight {
+			out = append(out, Fail{it.ID, noMember})
+		}
+		for _, id := range c.Queue {
+			out = append(out, Fail{id, noMember})
+		}
+		c.Over, c.Flight, c.Queue, c.Changes = true, nil, nil, nil
+		return append(out, Ended{})
 	case Invalid:
 		if in.Meta {
 			// The relay now follows keys that no member has derived.
@@ -440,9 +568,7 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 		}
 		if c.Undecided() {
 			// Ours expected the fence as it was. It is made anew for the new place.
-			out = append(out, Drop{}, Forget{c.Commit})
-			c.Commit, c.CommitMark = mailbox.Hash{}, mailbox.Mark{}
-			c.Wanted = true
+			out = c.giveUp()
 		}
 		return out
 	default:
@@ -453,6 +579,19 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 		out = append(out, Opened{})
 	}
 	return append(out, c.requeue()...)
+}
+
+const noMember = "this device is no member of the group any more"
+
+// next begins the next epoch. What was proposed in the one before is void.
+func (c *Core) next() (out []Effect) {
+	if c.Parting != (mailbox.Hash{}) {
+		out = append(out, Forget{c.Parting})
+	}
+	c.Parting, c.Called = mailbox.Hash{}, time.Time{}
+	c.Epoch++
+	c.Gen++
+	return out
 }
 
 func (c *Core) freeze(reason string) []Effect {
@@ -474,6 +613,7 @@ func (c *Core) Append(b []byte) []byte {
 	b = append(b, c.Chain[:]...)
 	b = appendMark(b, c.Fence)
 	b = codec.AppendU8(codec.AppendU8(b, boolByte(c.Open)), boolByte(c.Wanted))
+	b = codec.AppendU8(codec.AppendU8(b, boolByte(c.Over)), boolByte(c.Leaving))
 	b = codec.AppendVec(b, c.Frozen)
 	b = codec.AppendVecFunc(b, func(b []byte) []byte {
 		for _, id := range c.Queue {
@@ -488,9 +628,18 @@ func (c *Core) Append(b []byte) []byte {
 		}
 		return b
 	})
+	for _, ids := range [][]ChangeID{c.Changes, c.Committing} {
+		b = codec.AppendVecFunc(b, func(b []byte) []byte {
+			for _, id := range ids {
+				b = codec.AppendU64(b, uint64(id))
+			}
+			return b
+		})
+	}
+	b = append(b, c.Parting[:]...)
 	b = appendMark(append(b, c.Commit[:]...), c.CommitMark)
 	b = codec.AppendU32(codec.AppendU32(b, uint32(c.Tries)), uint32(c.Sent))
-	for _, t := range []time.Time{c.Retry, c.Updated, c.Active} {
+	for _, t := range []time.Time{c.Retry, c.Updated, c.Active, c.Later, c.Called} {
 		b = codec.AppendU64(b, millis(t))
 	}
 	return b
@@ -506,6 +655,7 @@ func ParseCore(b []byte) (*Core, error) {
 	r.Copy(c.Chain[:])
 	c.Fence = readMark(r)
 	c.Open, c.Wanted = r.U8() == 1, r.U8() == 1
+	c.Over, c.Leaving = r.U8() == 1, r.U8() == 1
 	c.Frozen = string(r.Vec(1 << 12))
 	r.Each(codec.MaxVec, func(r *codec.Reader) {
 		var id content.ID
@@ -519,10 +669,14 @@ func ParseCore(b []byte) (*Core, error) {
 		it.Gen, it.Stale = mailbox.Gen(r.U32()), r.U8() == 1
 		c.Flight = append(c.Flight, it)
 	})
+	for _, ids := range []*[]ChangeID{&c.Changes, &c.Committing} {
+		r.Each(codec.MaxVec, func(r *codec.Reader) { *ids = append(*ids, ChangeID(r.U64())) })
+	}
+	r.Copy(c.Parting[:])
 	r.Copy(c.Commit[:])
 	c.CommitMark = readMark(r)
 	c.Tries, c.Sent = int(r.U32()), int(r.U32())
-	for _, t := range []*time.Time{&c.Retry, &c.Updated, &c.Active} {
+	for _, t := range []*time.Time{&c.Retry, &c.Updated, &c.Active, &c.Later, &c.Called} {
 		if ms := r.U64(); ms > 0 {
 			*t = time.UnixMilli(int64(ms)).UTC()
 		}

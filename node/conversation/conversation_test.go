@@ -70,6 +70,7 @@ type player struct {
 	core *Core
 	now  time.Time
 	seq  mailbox.Seq
+	moot []ChangeID
 }
 
 func newPlayer(t *testing.T) *player {
@@ -89,7 +90,21 @@ func (p *player) step(in Input) (out []Effect) {
 		case Seal:
 			out = append(out, p.step(Sealed{e.ID, hash(fmt.Sprintf("%s@%d", short(e.ID[1:]), p.core.Epoch))})...)
 		case Stage:
-			out = append(out, p.step(Staged{hash(fmt.Sprintf("commit@%d", p.core.Epoch))})...)
+			staged := Staged{Hash: hash(fmt.Sprintf("commit@%d", p.core.Epoch))}
+			for _, id := range e.Changes {
+				if slices.Contains(p.moot, id) {
+					staged.Moot = append(staged.Moot, id)
+				} else {
+					staged.Changes = append(staged.Changes, id)
+				}
+			}
+			if len(staged.Changes) == 0 && !e.Update {
+				out = append(out, p.step(Unstaged{staged.Moot})...)
+			} else {
+				out = append(out, p.step(staged)...)
+			}
+		case Propose:
+			out = append(out, p.step(Proposed{hash(fmt.Sprintf("leave@%d", p.core.Epoch))})...)
 		}
 	}
 	return out
@@ -126,6 +141,20 @@ func (p *player) play(line string) []Effect {
 		}
 		p.now = p.now.Add(d)
 		return p.step(Tick{})
+	case "later":
+		d, err := time.ParseDuration(arg(1))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.core.Wanted, p.core.Later = true, p.now.Add(d)
+		return p.step(Tick{})
+	case "change":
+		return p.step(Change{ChangeID(num(1))})
+	case "moot":
+		p.moot = append(p.moot, ChangeID(num(1)))
+		return nil
+	case "leave":
+		return p.step(Leave{})
 	case "send":
 		return p.step(Send{msg(arg(1))})
 	case "send-many": // n messages, without their effects
@@ -145,7 +174,7 @@ func (p *player) play(line string) []Effect {
 		return p.step(Refused{Hash: hash(arg(1)), Why: LostRace})
 	case "stale":
 		return p.step(Refused{Hash: hash(arg(1)), Why: Stale})
-	case "later":
+	case "busy":
 		return p.step(Refused{Hash: hash(arg(1)), Why: Later})
 	case "refused":
 		return p.step(Refused{Hash: hash(arg(1)), Why: RefusedForGood, Reason: strings.Join(f[2:], " ")})
@@ -163,6 +192,11 @@ func (p *player) play(line string) []Effect {
 			return read(mailbox.Message, Duplicate, arg(2), false, "")
 		case "valid":
 			return read(mailbox.Commit, Valid, arg(2), true, "")
+		case "ending":
+			return read(mailbox.Commit, Ending, arg(2), true, "")
+		case "parting":
+			p.seq++
+			return p.step(Read{At: mark(p.seq), Hash: hash(arg(2)), Kind: mailbox.Message, Found: Parting, Spread: 3 * time.Second})
 		case "invalid":
 			return read(mailbox.Commit, Invalid, arg(2), false, "garbage")
 		case "burned":
@@ -207,7 +241,7 @@ func TestEveryMessageEndsOnce(t *testing.T) {
 					step(Sealed{e.ID, hash(fmt.Sprintf("%s@%d", short(e.ID[1:]), p.core.Epoch))})
 				case Stage:
 					expect = e.Expect
-					step(Staged{hash(fmt.Sprintf("commit@%d@%d", p.core.Epoch, e.Expect.Seq))})
+					step(Staged{Hash: hash(fmt.Sprintf("commit@%d@%d", p.core.Epoch, e.Expect.Seq))})
 				case Post:
 					posted = append(posted, entry{e.Hash, strings.HasPrefix(short(e.Hash[:]), "commit")})
 				case Forget:
@@ -357,7 +391,8 @@ func indexHash(log []entry, h mailbox.Hash) int {
 
 func TestCoreIsReadAsWritten(t *testing.T) {
 	now := time.UnixMilli(1764000000000).UTC()
-	c := &Core{Epoch: 9, Gen: 8, Cursor: mark(3), Chain: hash("chain"), Fence: mark(2), Open: true, Frozen: "why", Wanted: true,
+	c := &Core{Epoch: 9, Gen: 8, Cursor: mark(3), Chain: hash("chain"), Fence: mark(2), Open: true, Frozen: "why", Over: true, Wanted: true, Later: now, Called: now.Add(time.Hour),
+		Changes: []ChangeID{3, 4}, Committing: []ChangeID{3}, Leaving: true, Parting: hash("p"),
 		Queue: []content.ID{msg("a"), msg("b")}, Flight: []Item{{msg("c"), hash("h"), 7, true}}, Commit: hash("k"), CommitMark: mark(4),
 		Tries: 3, Retry: now, Sent: 99, Updated: now.Add(time.Second), Active: now.Add(2 * time.Second)}
 	back, err := ParseCore(c.Append(nil))

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unicode/utf8"
 
 	"sotto/crypto/codec"
+	"sotto/crypto/identity"
 	"sotto/relay/mailbox"
 )
 
@@ -29,7 +31,7 @@ const (
 	Self       GroupKind = 3 // among one's own devices
 )
 
-// Role is what an account is in a group.
+// Role is what an account is in a group. More include less.
 type Role uint8
 
 const (
@@ -98,6 +100,65 @@ func NewDirect(box MailboxRef, a, b [32]byte, binding []byte) *GroupInfo {
 	}
 	return &GroupInfo{Kind: Direct, Mailboxes: []MailboxRef{box}, Term: 1, Roles: roles,
 		OwnerMay: allRights, MaxLeaves: 256, Binding: binding}
+}
+
+// NewGroup is the GroupInfo of a group of many, made by one account.
+func NewGroup(box MailboxRef, owner [32]byte, p Profile) *GroupInfo {
+	return &GroupInfo{Kind: ManyPeople, Mailboxes: []MailboxRef{box}, Term: 1, Roles: []RoleEntry{{owner, Owner}},
+		MemberMay: MayWrite, AdminMay: MayWrite | MayAdd | MayRemove | MayRename | MayChangeRetention, OwnerMay: allRights,
+		MaxLeaves: 256, Profile: p.Append(nil)}
+}
+
+// Clone returns a copy that shares nothing that may be changed.
+func (g *GroupInfo) Clone() *GroupInfo {
+	c := *g
+	c.Mailboxes, c.Roles = slices.Clone(g.Mailboxes), slices.Clone(g.Roles)
+	return &c
+}
+
+// Profile is what a group shows of itself: the profile of a GroupInfo.
+type Profile struct {
+	Name        string // 1 to 64 characters
+	Description string // at most 1,024 bytes
+}
+
+const (
+	maxGroupName   = 256 // bytes: 64 characters
+	maxDescription = 1024
+	profileVersion = 1
+)
+
+// Append appends the bytes of a profile.
+func (p Profile) Append(b []byte) []byte {
+	return codec.AppendVec(codec.AppendVec(codec.AppendU16(b, profileVersion), p.Name), p.Description)
+}
+
+// ParseProfile reads a profile.
+func ParseProfile(b []byte) (Profile, error) {
+	r := codec.NewReader(b)
+	if v := r.U16(); r.Err() == nil && v != profileVersion {
+		r.Fail("profile of version %d", v)
+	}
+	p := Profile{Name: string(r.Vec(maxGroupName)), Description: string(r.Vec(maxDescription))}
+	if err := r.Done(); err != nil {
+		return Profile{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return p, p.Check()
+}
+
+// Check returns an error that wraps ErrMalformed for a profile that cannot be a group's.
+func (p Profile) Check() error {
+	name, err := identity.NormalizeName(p.Name)
+	if err == nil && name != p.Name {
+		err = errors.New("it is not in its one form")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: name: %w", ErrMalformed, err)
+	}
+	if len(p.Description) > maxDescription || !utf8.ValidString(p.Description) {
+		return fmt.Errorf("%w: a description is UTF-8 of at most %d bytes", ErrMalformed, maxDescription)
+	}
+	return nil
 }
 
 // Role returns the role of an account, 0 if it has none.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"sotto/crypto/identity"
 	"sotto/crypto/key"
@@ -163,7 +164,10 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 
 	for _, p := range s.Proposals() {
 		if p.ByReference {
-			return invalid("a proposal by reference")
+			if !Parts(p.Proposal, p.Sender) {
+				return invalid("a proposal by reference that is not a member's own leave")
+			}
+			continue
 		}
 		switch p := p.Proposal.(type) {
 		case mls.Add:
@@ -206,7 +210,11 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 	if err := validChange(before, after, may); err != nil {
 		return err
 	}
-	if err := validRoster(after, s.Roster()); err != nil {
+	accounts, err := validRoster(after, s.Roster())
+	if err != nil {
+		return err
+	}
+	if err := validRoles(before, after, by.Account, accounts); err != nil {
 		return err
 	}
 	keys, err := DeriveKeys(s, after.Mailboxes[0].Mailbox)
@@ -230,11 +238,16 @@ func validChange(before, after *GroupInfo, may Rights) error {
 	}{
 		{MayChangeRetention, after.Retention != before.Retention},
 		{MayRename, !bytes.Equal(after.Profile, before.Profile)},
-		{MayChangeRoles, !sameRoles(after, before) || after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay || after.OwnerMay != before.OwnerMay},
+		{MayChangeRoles, after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay || after.OwnerMay != before.OwnerMay},
 		{MayChangeRelays, !sameMailboxes(after, before) || after.Term != before.Term},
 	} {
 		if c.changed && may&c.right == 0 {
 			return invalid("a change by one that may not")
+		}
+	}
+	if after.Kind == ManyPeople {
+		if _, err := ParseProfile(after.Profile); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 	}
 	if !sameMailbox(after.Mailboxes[0], before.Mailboxes[0]) != (after.Term != before.Term) || after.Term < before.Term {
@@ -259,24 +272,88 @@ func sameMailboxes(a, b *GroupInfo) bool {
 	return true
 }
 
-func sameRoles(a, b *GroupInfo) bool {
-	if len(a.Roles) != len(b.Roles) {
-		return false
+// Parts reports whether a proposal is a member's own leave.
+func Parts(p mls.Proposal, by mls.Sender) bool {
+	r, ok := p.(mls.Remove)
+	return ok && by.Type == mls.SenderMember && by.Leaf == r.Removed
+}
+
+// Roles returns the roles that the accounts of a group of many have by themselves
+// once the group consists of these: those that they had, and of new ones that of a
+// member. A group whose owners have gone passes to the first of the highest role.
+func Roles(before *GroupInfo, accounts map[identity.AccountID]bool) []RoleEntry {
+	var out []RoleEntry
+	for a := range accounts {
+		out = append(out, RoleEntry{a, max(before.Role(a), Member)})
 	}
-	for i := range a.Roles {
-		if a.Roles[i] != b.Roles[i] {
-			return false
+	slices.SortFunc(out, func(a, b RoleEntry) int { return bytes.Compare(a.Account[:], b.Account[:]) })
+	if len(out) > 0 {
+		first := 0
+		for i := range out {
+			if out[i].Role > out[first].Role {
+				first = i
+			}
+		}
+		out[first].Role = max(out[first].Role, Owner)
+	}
+	return out
+}
+
+// validRoles judges the roles after a commit: exactly the accounts that are there have
+// one, and what differs from what they have by themselves the committer may change.
+func validRoles(before, after *GroupInfo, by identity.AccountID, accounts map[identity.AccountID]bool) error {
+	if after.Kind != ManyPeople {
+		if !slices.Equal(after.Roles, before.Roles) {
+			return invalid("a change of roles where all are equal")
+		}
+		return nil
+	}
+	want := Roles(before, accounts)
+	if len(after.Roles) != len(want) {
+		return invalid("%d accounts with a role, %d in the group", len(after.Roles), len(want))
+	}
+	owners := 0
+	for i, r := range after.Roles {
+		if r.Account != want[i].Account {
+			return invalid("a role for an account that is not in the group")
+		}
+		if r.Role == Owner {
+			owners++
+		}
+		if r.Role != want[i].Role && !before.mayGive(by, r.Account, want[i].Role, r.Role) {
+			return invalid("a role given by one that may not")
 		}
 	}
-	return true
+	if owners == 0 {
+		return invalid("a group without an owner")
+	}
+	return nil
+}
+
+// MayGive reports whether an account may make another's role to.
+func (g *GroupInfo) MayGive(by, of identity.AccountID, to Role) bool {
+	return g.mayGive(by, of, g.Role(of), to)
+}
+
+// mayGive reports whether an account may make another's role to from old.
+func (g *GroupInfo) mayGive(by, of identity.AccountID, old, to Role) bool {
+	switch mine := g.Role(by); {
+	case g.May(by)&MayChangeRoles == 0:
+		return by == of && to < old // who steps down asks nobody
+	case mine == Owner:
+		return true
+	default:
+		return old < mine && to < mine || by == of && to < old
+	}
 }
 
 // validRoster checks that every leaf is of an account with a role, that no device
-// is there twice, and that there are not too many.
-func validRoster(g *GroupInfo, roster []mls.Member) error {
+// is there twice, and that there are not too many. It returns the accounts.
+func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool, error) {
 	if len(roster) > int(g.MaxLeaves) {
-		return invalid("%d leaves, at most %d", len(roster), g.MaxLeaves)
+		return nil, invalid("%d leaves, at most %d", len(roster), g.MaxLeaves)
 	}
+	accounts := map[identity.AccountID]bool{}
 	type device struct {
 		account identity.AccountID
 		device  identity.DeviceID
@@ -285,18 +362,51 @@ func validRoster(g *GroupInfo, roster []mls.Member) error {
 	for _, m := range roster {
 		leaf, err := ReadLeaf(m.Node)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		d := device{leaf.Account, leaf.Device}
 		if seen[d] {
-			return invalid("one device with two leaves")
+			return nil, invalid("one device with two leaves")
 		}
-		seen[d] = true
+		seen[d], accounts[leaf.Account] = true, true
 		if g.Role(leaf.Account) == 0 {
-			return invalid("a device of an account that is not in the group")
+			return nil, invalid("a device of an account that is not in the group")
 		}
 	}
-	return nil
+	return accounts, nil
+}
+
+// ValidateWelcome judges a group of many that a welcome has led to, before it is joined
+// for good: inviter is the account whose device made the welcome.
+func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, error) {
+	info, err := Group(g.Context())
+	if err != nil {
+		return nil, err
+	}
+	if info.Kind != ManyPeople || len(info.Binding) != 0 {
+		return nil, invalid("a welcome into something else than a group")
+	}
+	if first := info.Mailboxes[0]; first.BaseEpoch > g.Epoch() || g.Epoch()-first.BaseEpoch > 1<<32-1 {
+		return nil, invalid("a mailbox of a later epoch")
+	}
+	if _, err := ParseProfile(info.Profile); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	accounts, err := validRoster(info, g.Roster())
+	if err != nil {
+		return nil, err
+	}
+	if len(info.Roles) != len(accounts) {
+		return nil, invalid("%d accounts with a role, %d in the group", len(info.Roles), len(accounts))
+	}
+	node, ok := g.Member(g.InvitedBy())
+	if !ok {
+		return nil, invalid("a welcome made by nobody")
+	}
+	if leaf, err := ReadLeaf(node); err != nil || leaf.Account != inviter {
+		return nil, invalid("a welcome made by another than who was given the key package")
+	}
+	return info, nil
 }
 
 // ValidateDirect judges a group that an invite has led to, before it is joined for
@@ -320,7 +430,7 @@ func ValidateDirect(g *mls.Group, binding [32]byte, a, b identity.AccountID, dev
 		return nil, invalid("other rights than a conversation between two has")
 	}
 	roster := g.Roster()
-	if err := validRoster(info, roster); err != nil {
+	if _, err := validRoster(info, roster); err != nil {
 		return nil, err
 	}
 	if len(roster) != len(devices) {

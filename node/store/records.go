@@ -259,6 +259,7 @@ type Contact struct {
 	Profile  string
 	State    uint8
 	Reason   string
+	Cause    string // of the reason; see package node
 	Blocked  bool
 	Verified bool
 	Log      [][]byte // account log as far as it is known
@@ -272,6 +273,7 @@ func (c *Contact) fields(f *codec.Fields) {
 	text(f, &c.Profile)
 	f.U8(&c.State)
 	text(f, &c.Reason)
+	text(f, &c.Cause)
 	f.Flag(&c.Blocked)
 	f.Flag(&c.Verified)
 	blobs(f, &c.Log)
@@ -294,6 +296,10 @@ type Conversation struct {
 	Missing    uint32 // entries that the relay no longer had
 	Unreadable uint32 // messages that did not open
 	Since      time.Time
+
+	Many      bool   // of many people, not with one contact
+	Name      string // of a group, as its members have it
+	Announced bool   // this device has told the group its name
 }
 
 func (c *Conversation) fields(f *codec.Fields) {
@@ -317,6 +323,72 @@ func (c *Conversation) fields(f *codec.Fields) {
 	f.U32(&c.Missing)
 	f.U32(&c.Unreadable)
 	moment(f, &c.Since)
+	f.Flag(&c.Many)
+	text(f, &c.Name)
+	f.Flag(&c.Announced)
+}
+
+// Bundle is a key package of this device that a contact holds, with its secrets.
+type Bundle struct {
+	Ref        [32]byte // hash of the key package
+	Contact    [32]byte // who was given it, and may add this device with it
+	LastResort bool     // may be used more than once
+	Made       time.Time
+	Bundle     []byte // an mls key package bundle
+}
+
+func (b *Bundle) fields(f *codec.Fields) {
+	f.Array(b.Ref[:])
+	f.Array(b.Contact[:])
+	f.Flag(&b.LastResort)
+	moment(f, &b.Made)
+	blob(f, &b.Bundle)
+}
+
+// Package is a key package of a contact's device, for adding it to a group.
+type Package struct {
+	Contact    [32]byte
+	Device     [16]byte
+	LastResort bool
+	Number     uint64 // in the order of arrival
+	Package    []byte
+}
+
+func (p *Package) fields(f *codec.Fields) {
+	f.Array(p.Contact[:])
+	f.Array(p.Device[:])
+	f.Flag(&p.LastResort)
+	f.U64(&p.Number)
+	blob(f, &p.Package)
+}
+
+// What a Change does.
+const (
+	ChangeAdd      uint8 = 1 // the accounts
+	ChangeRemove   uint8 = 2 // the accounts
+	ChangeName     uint8 = 3 // to Text
+	ChangeAbout    uint8 = 4 // the description, to Text
+	ChangeRole     uint8 = 5 // of the accounts, to Role
+	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+)
+
+// Change is a change of a group that the user wants.
+type Change struct {
+	ID       uint64
+	What     uint8
+	Accounts [][32]byte
+	Role     uint8
+	Text     string
+	Packages [][]byte // of ChangeAdd: set aside for it
+}
+
+func (c *Change) fields(f *codec.Fields) {
+	f.U64(&c.ID)
+	f.U8(&c.What)
+	codec.List(f, big, most, &c.Accounts, func(a *[32]byte, f *codec.Fields) { f.Array(a[:]) })
+	f.U8(&c.Role)
+	text(f, &c.Text)
+	blobs(f, &c.Packages)
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -376,6 +448,28 @@ const (
 	KindText    uint8 = 1
 	KindGap     uint8 = 2 // Count entries are gone
 	KindUnknown uint8 = 3
+	KindHidden  uint8 = 4 // for devices, not shown; ours only, until it is stored
+	KindChange  uint8 = 5 // the group was changed by From
+)
+
+// Told is one thing that a Message of KindChange tells of.
+type Told struct {
+	What  uint8
+	Of    [32]byte // account
+	Text  string
+	Value uint32
+}
+
+// What a Told tells of.
+const (
+	ToldAdded     uint8 = 1
+	ToldRemoved   uint8 = 2
+	ToldLeft      uint8 = 3
+	ToldName      uint8 = 4 // Text is the new name
+	ToldAbout     uint8 = 5 // Text is the new description
+	ToldRole      uint8 = 6 // Value is the new role
+	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
+	ToldNewDevice uint8 = 8
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
@@ -393,6 +487,7 @@ type Message struct {
 	From    [32]byte // account of the sender
 	Content []byte   // ours, as it was made: to be sealed again unchanged
 	Count   uint32
+	Told    []Told // of KindChange, by From
 }
 
 func (m *Message) fields(f *codec.Fields) {
@@ -408,6 +503,12 @@ func (m *Message) fields(f *codec.Fields) {
 	f.Array(m.From[:])
 	blob(f, &m.Content)
 	f.U32(&m.Count)
+	codec.List(f, big, most, &m.Told, func(t *Told, f *codec.Fields) {
+		f.U8(&t.What)
+		f.Array(t.Of[:])
+		text(f, &t.Text)
+		f.U32(&t.Value)
+	})
 }
 
 // Event is what happened, by reference: it is shown as things are when it is read.

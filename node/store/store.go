@@ -43,6 +43,10 @@ const (
 	tEvent        vault.Table = 14
 	tSetting      vault.Table = 15
 	tStaged       vault.Table = 16 // by conversation: a commit of ours that is undecided
+	tBundle       vault.Table = 17 // key packages that contacts hold
+	tPackage      vault.Table = 18 // by contact: key packages of theirs
+	tChange       vault.Table = 19 // by conversation: what the user wants changed
+	tName         vault.Table = 20 // by conversation: what members call themselves
 )
 
 // The sequences.
@@ -50,6 +54,7 @@ const (
 	seqEvent  = "event"
 	seqOrder  = "outbox"
 	seqLetter = "letter"
+	seqChange = "change"
 )
 
 // DB is the node's vault. Its methods are those of vault.Vault.
@@ -193,32 +198,132 @@ func (t *Tx) Conversations() ([]Conversation, error) {
 
 // DeleteConversation removes a conversation with everything of it.
 func (t *Tx) DeleteConversation(group []byte) error {
-	for _, table := range []vault.Table{tMLS, tEpoch, tSeen, tStaged, tOutgoing, tMessage, tPlace} {
+	if err := t.ForgetGroup(group); err != nil {
+		return err
+	}
+	if err := t.clear(group, tMessage, tPlace, tName); err != nil {
+		return err
+	}
+	if err := t.dropBuckets(vault.Messages, group); err != nil {
+		return err
+	}
+	return t.tx.Delete(vault.Ref{Table: tConversation, Order: string(group)})
+}
+
+// ForgetGroup removes the cryptographic side of a conversation: its history stays.
+func (t *Tx) ForgetGroup(group []byte) error {
+	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange); err != nil {
+		return err
+	}
+	return t.dropBuckets(vault.MLS, group)
+}
+
+// clear removes all records of a partition in these tables.
+func (t *Tx) clear(partition []byte, tables ...vault.Table) error {
+	for _, table := range tables {
 		var orders []string
-		for o, err := range t.tx.Orders(table, string(group), "", false) {
+		for o, err := range t.tx.Orders(table, string(partition), "", false) {
 			if err != nil {
 				return err
 			}
 			orders = append(orders, o)
 		}
 		for _, o := range orders {
-			if err := t.tx.Delete(vault.Ref{Table: table, Partition: string(group), Order: o}); err != nil {
+			if err := t.tx.Delete(vault.Ref{Table: table, Partition: string(partition), Order: o}); err != nil {
 				return err
 			}
 		}
 	}
-	for _, d := range []vault.Domain{vault.MLS, vault.Messages} {
-		numbers, err := t.tx.Buckets(d, string(group))
-		if err != nil {
+	return nil
+}
+
+func (t *Tx) dropBuckets(d vault.Domain, partition []byte) error {
+	numbers, err := t.tx.Buckets(d, string(partition))
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if err := t.tx.DropBucket(vault.Bucket{Domain: d, Partition: string(partition), Number: n}); err != nil {
 			return err
 		}
-		for _, n := range numbers {
-			if err := t.tx.DropBucket(vault.Bucket{Domain: d, Partition: string(group), Number: n}); err != nil {
-				return err
-			}
-		}
 	}
-	return t.tx.Delete(vault.Ref{Table: tConversation, Order: string(group)})
+	return nil
+}
+
+// Bundle returns a key package that a contact holds, by its hash, or ErrNotFound.
+func (t *Tx) Bundle(ref [32]byte) (Bundle, error) {
+	return load[Bundle](t, vault.Ref{Table: tBundle, Partition: meeting, Order: string(ref[:])})
+}
+
+// PutBundle writes it.
+func (t *Tx) PutBundle(b *Bundle) error {
+	return t.put(vault.Ref{Table: tBundle, Partition: meeting, Order: string(b.Ref[:])}, meetingBucket, b)
+}
+
+// DeleteBundle removes it.
+func (t *Tx) DeleteBundle(ref [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tBundle, Partition: meeting, Order: string(ref[:])})
+}
+
+// Bundles returns all of them.
+func (t *Tx) Bundles() ([]Bundle, error) { return all[Bundle](t, tBundle, meeting) }
+
+// AddPackage writes a key package of a contact's device.
+func (t *Tx) AddPackage(p *Package) (err error) {
+	if p.Number, err = t.tx.Next(seqOrder); err != nil {
+		return err
+	}
+	return t.put(vault.Ref{Table: tPackage, Partition: string(p.Contact[:]), Order: vault.U64(p.Number)}, plain, p)
+}
+
+// DeletePackage removes it.
+func (t *Tx) DeletePackage(p *Package) error {
+	return t.tx.Delete(vault.Ref{Table: tPackage, Partition: string(p.Contact[:]), Order: vault.U64(p.Number)})
+}
+
+// Packages returns the key packages of a contact's devices, the oldest first.
+func (t *Tx) Packages(contact [32]byte) ([]Package, error) {
+	return all[Package](t, tPackage, string(contact[:]))
+}
+
+// AddChange writes a change that is wanted.
+func (t *Tx) AddChange(group []byte, c *Change) (err error) {
+	if c.ID, err = t.tx.Next(seqChange); err != nil {
+		return err
+	}
+	return t.PutChange(group, c)
+}
+
+func changeRef(group []byte, id uint64) vault.Ref {
+	return vault.Ref{Table: tChange, Partition: string(group), Order: vault.U64(id)}
+}
+
+// PutChange writes it again.
+func (t *Tx) PutChange(group []byte, c *Change) error { return t.put(changeRef(group, c.ID), plain, c) }
+
+// Change returns it, or ErrNotFound.
+func (t *Tx) Change(group []byte, id uint64) (Change, error) {
+	return load[Change](t, changeRef(group, id))
+}
+
+// DeleteChange removes it.
+func (t *Tx) DeleteChange(group []byte, id uint64) error { return t.tx.Delete(changeRef(group, id)) }
+
+// Changes returns what the user wants changed, in order.
+func (t *Tx) Changes(group []byte) ([]Change, error) { return all[Change](t, tChange, string(group)) }
+
+// Name returns what a member of a group calls itself; "" if it has not said.
+func (t *Tx) Name(group []byte, account [32]byte) (string, error) {
+	b, err := t.tx.Get(vault.Ref{Table: tName, Partition: string(group), Order: string(account[:])})
+	if errors.Is(err, vault.ErrNotFound) {
+		return "", nil
+	}
+	return string(b), err
+}
+
+// PutName writes it.
+func (t *Tx) PutName(group []byte, account [32]byte, name string) error {
+	return t.tx.Put(vault.Ref{Table: tName, Partition: string(group), Order: string(account[:])}, plain, []byte(name))
 }
 
 func epochBucket(group []byte, epoch uint64) vault.Bucket {
@@ -317,7 +422,7 @@ func (t *Tx) Rebucket(group []byte) error {
 	}
 	for _, n := range numbers {
 		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
-		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance); err != nil {
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle); err != nil {
 			return err
 		}
 	}
@@ -432,6 +537,15 @@ func (t *Tx) Message(group []byte, id [32]byte) (Message, error) {
 		return Message{}, ErrNotFound
 	}
 	return load[Message](t, messageRef(group, at))
+}
+
+// DeleteMessage removes a message.
+func (t *Tx) DeleteMessage(group []byte, id [32]byte) error {
+	at, err := t.place(group, id)
+	if err != nil || at == 0 {
+		return err
+	}
+	return errors.Join(t.tx.Delete(messageRef(group, at)), t.tx.Delete(placeRef(group, id)))
 }
 
 // Messages goes over a conversation's messages in their order, from behind the

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -24,20 +25,47 @@ import (
 	"sotto/relay/wire"
 )
 
-// maxShown is how many capabilities a session can show.
-const maxShown = 4*wire.MaxSubscribe + 1024
+// How many capabilities a session can show, and how many it always can.
+const (
+	maxShown  = 4*wire.MaxSubscribe + 1024
+	freeShown = 64
+)
 
-// ErrRefused is returned when a client may not create anything.
-var ErrRefused = errors.New("creating is not allowed")
+// The errors of this package.
+var (
+	ErrRefused = errors.New("creating is not allowed")
+	ErrFull    = errors.New("as much has been shown as may be")
+)
 
 // nobody is the key that proofs for what does not exist are checked against. Its
 // secret half was never kept.
 var nobody = key.NewCapability().Public()
 
-// Keys is where the keys of objects are kept.
+// Keys is where the keys of objects are kept, and what bounds how many of them are
+// shown.
 type Keys struct {
 	Store mailbox.Store
 	Slots mailbox.Slots
+	Room  *Room
+}
+
+// Room bounds what all sessions have shown together, beyond the first few of each:
+// those who show much cannot keep out those who show little.
+type Room struct{ left atomic.Int64 }
+
+// NewRoom makes room for n capabilities.
+func NewRoom(n int64) *Room {
+	r := &Room{}
+	r.left.Store(n)
+	return r
+}
+
+func (r *Room) take() bool {
+	if r.left.Add(-1) < 0 {
+		r.left.Add(1)
+		return false
+	}
+	return true
 }
 
 // of returns the key that c must be proved with; nobody's if there is none.
@@ -98,22 +126,33 @@ func notFound(err error) error {
 
 // Session is what one session has shown. Its methods may be called concurrently.
 type Session struct {
-	id   wire.Session
-	keys Keys
+	id     wire.Session
+	keys   Keys
+	verify func(key.CapabilityPublic, wire.Proof) bool // id.Verify, counted in a test
 
 	mu    sync.Mutex // guards the following fields
 	shown map[wire.Claim]bool
+	extra int64 // of Room's
 }
 
 // NewSession begins a session in which nothing has been shown.
 func NewSession(id wire.Session, k Keys) *Session {
-	return &Session{id: id, keys: k, shown: map[wire.Claim]bool{}}
+	return &Session{id: id, keys: k, verify: id.Verify, shown: map[wire.Claim]bool{}}
+}
+
+// Close forgets what has been shown.
+func (s *Session) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.keys.Room.left.Add(s.extra)
+	s.shown, s.extra = nil, 0
 }
 
 // ID is what the session's proofs are bound to.
 func (s *Session) ID() wire.Session { return s.id }
 
-// Prove checks proofs and returns, for each, 1 if it holds and 0 if not.
+// Prove checks proofs and returns, for each, 1 if it holds and 0 if not. It returns
+// ErrFull if one holds and cannot be noted.
 func (s *Session) Prove(ctx context.Context, proofs []wire.Proof) ([]byte, error) {
 	out := make([]byte, len(proofs))
 	for i, p := range proofs {
@@ -124,20 +163,29 @@ func (s *Session) Prove(ctx context.Context, proofs []wire.Proof) ([]byte, error
 		if err != nil {
 			return nil, err
 		}
-		if s.id.Verify(k, p) && k != nobody && s.Grant(p.Claim) {
-			out[i] = 1
+		if !s.verify(k, p) || k == nobody {
+			continue
 		}
+		if !s.Grant(p.Claim) {
+			return nil, ErrFull
+		}
+		out[i] = 1
 	}
 	return out, nil
 }
 
-// Grant notes a capability as shown. It reports false if the session has shown
-// as many as it can.
+// Grant notes a capability as shown. It reports false if the session has shown as
+// many as it can, or been closed.
 func (s *Session) Grant(c wire.Claim) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.shown[c] && len(s.shown) >= maxShown {
+	switch n := len(s.shown); {
+	case s.shown[c]:
+		return true
+	case s.shown == nil, n >= maxShown, n >= freeShown && !s.keys.Room.take():
 		return false
+	case n >= freeShown:
+		s.extra++
 	}
 	s.shown[c] = true
 	return true

@@ -85,7 +85,8 @@ const (
 	writeTimeout = 30 * time.Second
 	longestWait  = 2 * time.Minute // that a relay can ask of us
 	headsSeen    = 4096
-	tries        = 3 // of sessions that end before a request is sent
+	maxSeq       = 1 << 48 // a relay that claims more makes sport of us
+	tries        = 3       // of sessions that end before a request is sent
 )
 
 // State says how the connection stands.
@@ -443,6 +444,14 @@ func still(m wire.Message) func(*session) wire.Message {
 	return func(*session) wire.Message { return m }
 }
 
+// within refuses what no relay reads.
+func within(what string, b []byte, most int) error {
+	if len(b) > most {
+		return fmt.Errorf("%w: %s of %d bytes, at most %d", mailbox.ErrTooLarge, what, len(b), most)
+	}
+	return nil
+}
+
 // CreateRequest asks for a mailbox.
 type CreateRequest struct {
 	Admin        key.CapabilitySecret
@@ -459,6 +468,9 @@ func (r CreateRequest) ID(relay key.RelayPublic) mailbox.ID {
 
 // Create makes a mailbox and returns where it stands.
 func (c *Client) Create(ctx context.Context, r CreateRequest) (wire.SignedHead, error) {
+	if err := within("a ticket", r.Ticket, wire.MaxTicket); err != nil {
+		return wire.SignedHead{}, fmt.Errorf("create mailbox: %w", err)
+	}
 	m := &wire.Create{Salt: r.Salt, Read: r.Read, Append: r.Append, Keep: r.Terms.Keep, MaxEntries: r.Terms.MaxEntries,
 		MaxBytes: r.Terms.MaxBytes, Full: r.Terms.Full, Ticket: r.Ticket}
 	b, err := c.call(ctx, "create mailbox", wire.TCreate, func(s *session) wire.Message { m.Sign(s.id, r.Admin); return m })
@@ -471,6 +483,9 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (wire.SignedHead, 
 
 // Append stores an entry. The receipt is signed, and about this mailbox.
 func (c *Client) Append(ctx context.Context, append key.CapabilitySecret, d mailbox.Deposit) (*wire.Receipt, error) {
+	if err := d.Check(); err != nil {
+		return nil, fmt.Errorf("append: %w", err)
+	}
 	m := &wire.Append{Mailbox: d.Mailbox, Gen: d.Gen, Kind: d.Kind, Expect: d.Expect, Meta: d.Meta, Payload: d.Payload}
 	cap := Capability{wire.Claim{Role: wire.RoleAppend, Object: d.Mailbox, Gen: d.Gen}, append}
 	b, err := c.call(ctx, "append", wire.TAppend, still(m), cap)
@@ -594,6 +609,9 @@ func (c *Client) Delete(ctx context.Context, admin key.CapabilitySecret, id mail
 
 // CreateSlot makes a slot of the two keys.
 func (c *Client) CreateSlot(ctx context.Context, owner, read key.CapabilitySecret, once bool, expires mailbox.Minute, value, ticket []byte) error {
+	if err := errors.Join(within("a ticket", ticket, wire.MaxTicket), within("a value", value, mailbox.MaxSlot)); err != nil {
+		return fmt.Errorf("create slot: %w", err)
+	}
 	m := &wire.SlotCreate{Once: once, Expires: expires, Value: value, Ticket: ticket}
 	_, err := c.call(ctx, "create slot", wire.TSlotCreate, func(s *session) wire.Message { m.Sign(s.id, owner, read); return m })
 	return err
@@ -622,6 +640,9 @@ func (c *Client) ReadSlot(ctx context.Context, read key.CapabilitySecret) (uint3
 
 // SetSlot replaces a slot's value if version is the one that stands.
 func (c *Client) SetSlot(ctx context.Context, owner key.CapabilitySecret, read key.CapabilityPublic, version uint32, value []byte) error {
+	if err := within("a value", value, mailbox.MaxSlot); err != nil {
+		return fmt.Errorf("set slot: %w", err)
+	}
 	id, cap := c.slot(wire.RoleSlotOwner, read, owner)
 	_, err := c.call(ctx, "set slot", wire.TSlotSet, still(&wire.SlotSet{Slot: id, Version: version, Value: value}), cap)
 	return err
@@ -708,6 +729,12 @@ func (c *Client) checkPage(p *wire.Page, id mailbox.ID, gen mailbox.Gen, from Pl
 			out.Items = append(out.Items, Item{Entry: e, Chain: chain})
 		case len(lost) > 0 && lost[0].From == at+1 && lost[0].End.Seq > at && lost[0].End.Mailbox == id:
 			s := &lost[0]
+			if len(entries) < len(p.Entries) {
+				return bad("a span behind an entry, which nothing then vouches for")
+			}
+			if s.End.Seq > maxSeq {
+				return bad("a mailbox of %d entries", s.End.Seq)
+			}
 			at, chain, fence, lost = s.End.Seq, s.End.Chain, &s.End.Commit, lost[1:]
 			out.Items = append(out.Items, Item{Span: s, Chain: chain})
 		default:
@@ -715,6 +742,9 @@ func (c *Client) checkPage(p *wire.Page, id mailbox.ID, gen mailbox.Gen, from Pl
 		}
 	}
 	end := p.End.Head
+	if len(out.Items) == 0 && p.More {
+		return bad("an empty page that says there is more")
+	}
 	if end.Seq != at || end.Chain != chain || fence != nil && *fence != end.Commit {
 		return bad("entries that do not lead to the head at %d", end.Seq)
 	}

@@ -24,6 +24,7 @@ type evil struct {
 	bytes  []byte // sent after Hello
 	change func() // as Config.Changed
 	slow   time.Duration
+	refuse *wire.Error // in answer to proofs
 	proofs atomic.Int64
 	done   sync.WaitGroup
 }
@@ -69,6 +70,10 @@ func (e *evil) dial(context.Context) (net.Conn, key.RelayPublic, error) {
 				e.proofs.Add(int64(len(flags)))
 				go func() {
 					time.Sleep(e.slow)
+					if e.refuse != nil {
+						send(wire.TError, fr.ID, e.refuse)
+						return
+					}
 					send(wire.TOK, fr.ID, &wire.Flags{Each: flags})
 				}()
 			} else if e.answer != nil && fr.Type != wire.TCredit {
@@ -166,6 +171,19 @@ func TestHostilePages(t *testing.T) {
 		{"a span that is honest", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
 			return &wire.Page{Lost: []mailbox.Span{{From: 1, Cause: 1, End: heads[3]}}, Entries: entries[3:], End: s(heads[4])}
 		}, nil},
+		{"a span to the end of all numbers, and round it", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
+			h := heads[3]
+			h.Seq = 1<<64 - 1
+			return &wire.Page{Lost: []mailbox.Span{{From: 1, Cause: 1, End: h}}, End: s(h)}
+		}, ErrProtocol},
+		{"nothing, for ever", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
+			return &wire.Page{End: s(heads[0]), More: true}
+		}, ErrProtocol},
+		{"two swapped before a span", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
+			a, b := entries[1], entries[0]
+			a.Seq, b.Seq = 1, 2
+			return &wire.Page{Entries: []mailbox.Entry{a, b, entries[3]}, Lost: []mailbox.Span{{From: 3, Cause: 1, End: heads[3]}}, End: s(heads[4])}
+		}, ErrProtocol},
 		{"an entry of an unknown kind", func(s func(mailbox.Head) wire.SignedHead) *wire.Page {
 			a := entries[0]
 			a.Kind = 7

@@ -344,6 +344,10 @@ func (s *session) proveAll() {
 		ctx, cancel := context.WithTimeout(s.c.ctx, s.c.cfg.Timeout)
 		b, err := s.ask(ctx, wire.TProve, &m, nil)
 		cancel()
+		var refused *wire.Error
+		if errors.As(err, &refused) {
+			refused.Op = "prove" // here, as many will hold it
+		}
 		if err == nil && len(b) != len(batch) {
 			err = fmt.Errorf("%w: %d answers to %d proofs", ErrProtocol, len(b), len(batch))
 		}

@@ -211,6 +211,26 @@ func TestProofsGoTogether(t *testing.T) {
 	})
 }
 
+// A relay that takes no proofs tells all who wait for one: each wrote its own request's
+// name into the one answer.
+func TestRefusedProofsRaced(t *testing.T) {
+	e := &evil{key: key.NewRelay(), refuse: &wire.Error{Code: wire.CodeBusy}}
+	c := e.client(t)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			id := mailbox.ID{byte(i)}
+			_, err := c.Read(t.Context(), key.NewCapability(), id, 0, Start(id), mailbox.Limit{})
+			if we := (*wire.Error)(nil); !errors.As(err, &we) || we.Op != "prove" || !errors.Is(err, mailbox.ErrBusy) {
+				t.Errorf("read: %v", err)
+			}
+		}()
+	}
+	wg.Wait()
+}
+
 // A relay that goes silent is found out, and left.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -378,40 +398,50 @@ func FuzzSession(f *testing.F) {
 		frame(wire.TError, &wire.Error{Code: wire.CodeDenied, Detail: box[:]})
 	}
 	f.Add(wire.Frame{Type: wire.TGoAway, Body: wire.Encode(&wire.GoAway{Reason: 1})}.Append(nil))
-	// All have been shown, so that requests go out at once.
+	// All have been shown, so that requests go out at once. In a bubble what waits for a
+	// time that passes costs none.
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := New(Config{Relay: relay.Public(), Timeout: 200 * time.Millisecond, Dial: func(context.Context) (net.Conn, key.RelayPublic, error) {
-			here, there := net.Pipe()
-			go func() {
-				go func() {
-					defer there.Close()
-					h := wire.RelayHello{Version: 1, Key: relay.Public()}
-					there.Write(wire.Frame{Type: wire.THello, Body: wire.Encode(&h)}.Append(nil))
-					there.Write(append(wire.Frame{Type: wire.TOK, ID: 1, Body: []byte{1}}.Append(nil), b...))
-				}()
-				buf := make([]byte, 1<<10)
-				for {
-					if _, err := there.Read(buf); err != nil {
-						return
-					}
-				}
-			}()
-			return here, relay.Public(), nil
-		}})
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
-		k := key.CapabilityFromSeed(slices.Repeat([]byte{4}, 32))
-		stop := errors.New("stop")
-		c.Read(ctx, k, box, 0, Start(box), mailbox.Limit{})
-		c.Subscribe(ctx, k, box, 0, Start(box), func(p *Page) error {
-			if len(p.Items) > 0 && p.Head.Verify(relay.Public()) != nil {
-				t.Error("a page that nobody signed was taken")
-			}
-			return stop
-		})
-		cancel()
-		c.Close()
+		synctest.Test(t, func(t *testing.T) { fuzzSession(t, relay, b) })
 	})
+}
+
+func fuzzSession(t *testing.T, relay key.RelaySecret, b []byte) {
+	var done sync.WaitGroup
+	c := New(Config{Relay: relay.Public(), Timeout: 200 * time.Millisecond, Dial: func(context.Context) (net.Conn, key.RelayPublic, error) {
+		here, there := net.Pipe()
+		done.Add(2)
+		go func() {
+			defer done.Done()
+			defer there.Close()
+			h := wire.RelayHello{Version: 1, Key: relay.Public()}
+			there.Write(wire.Frame{Type: wire.THello, Body: wire.Encode(&h)}.Append(nil))
+			there.Write(append(wire.Frame{Type: wire.TOK, ID: 1, Body: []byte{1}}.Append(nil), b...))
+		}()
+		go func() {
+			defer done.Done()
+			buf := make([]byte, 1<<10)
+			for {
+				if _, err := there.Read(buf); err != nil {
+					return
+				}
+			}
+		}()
+		return here, relay.Public(), nil
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	k := key.CapabilityFromSeed(slices.Repeat([]byte{4}, 32))
+	stop := errors.New("stop")
+	c.Read(ctx, k, box, 0, Start(box), mailbox.Limit{})
+	c.Subscribe(ctx, k, box, 0, Start(box), func(p *Page) error {
+		if len(p.Items) > 0 && p.Head.Verify(relay.Public()) != nil {
+			t.Error("a page that nobody signed was taken")
+		}
+		return stop
+	})
+	cancel()
+	c.Close()
+	done.Wait()
 }
 
 func ExampleEvidenceError() {

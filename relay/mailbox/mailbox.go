@@ -62,6 +62,7 @@ const (
 	MaxMeta    = 1 << 10   // bytes of Meta
 	MaxSlot    = 64 << 10  // bytes of a slot's value
 	MaxPage    = 1 << 10   // entries one Read returns at most
+	MaxSpans   = 1 << 9    // spans one Read returns at most
 
 	CommitMinutes    Minute = 180 * 24 * 60 // commits, and what is kept of deleted entries
 	TombstoneMinutes Minute = 30 * 24 * 60  // what is kept of a slot that is gone
@@ -287,7 +288,9 @@ type Span struct {
 }
 
 // Page is a stretch of a mailbox: its Entries and Lost spans together cover every
-// seq after the cursor up to End.Seq, each once.
+// seq after the cursor up to End.Seq, each once. It is not empty if there is more. The
+// spans come first: a chain can be followed up to a span, and on from its end, but
+// not through it, and End vouches for what leads up to End.
 type Page struct {
 	Entries []Entry // in order; the caller owns the slices
 	Lost    []Span  // in order
@@ -298,7 +301,7 @@ type Page struct {
 // Generation is the record of a generation: which commit installed it.
 type Generation struct {
 	Gen  Gen
-	Seq  Seq // of the installing commit; 0 for generation 0
+	Head Head // at the installing commit; zero for generation 0
 	Meta []byte
 }
 

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -16,18 +17,26 @@ import (
 	"sotto/relay/access"
 	"sotto/relay/client"
 	"sotto/relay/mailbox"
+	"sotto/relay/mailbox/mailboxtest"
 	"sotto/relay/mailbox/membox"
 	"sotto/relay/server"
 	"sotto/relay/wire"
 )
 
+// engine is a store of mailboxes and slots.
+type engine interface {
+	mailbox.Store
+	mailbox.Slots
+}
+
 // tampered is a store that a test interferes with.
 type tampered struct {
-	*membox.Store
+	engine
 	mu         sync.Mutex
 	gate       chan struct{} // if not nil, Put and State wait for it
 	afterState func(mailbox.ID)
-	readErr    error // of the next Read
+	readErr    error  // of the next Read
+	afterRead  func() // of the next Read
 }
 
 func (s *tampered) set(f func()) { s.mu.Lock(); defer s.mu.Unlock(); f() }
@@ -43,12 +52,12 @@ func (s *tampered) wait() {
 
 func (s *tampered) Put(ctx context.Context, ds []mailbox.Deposit) []mailbox.Outcome {
 	s.wait()
-	return s.Store.Put(ctx, ds)
+	return s.engine.Put(ctx, ds)
 }
 
 func (s *tampered) State(ctx context.Context, id mailbox.ID) (mailbox.State, error) {
 	s.wait()
-	st, err := s.Store.State(ctx, id)
+	st, err := s.engine.State(ctx, id)
 	s.mu.Lock()
 	after := s.afterState
 	s.afterState = nil
@@ -61,26 +70,34 @@ func (s *tampered) State(ctx context.Context, id mailbox.ID) (mailbox.State, err
 
 func (s *tampered) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, l mailbox.Limit) (mailbox.Page, error) {
 	s.mu.Lock()
-	err := s.readErr
-	s.readErr = nil
+	err, done := s.readErr, s.afterRead
+	s.readErr, s.afterRead = nil, nil
 	s.mu.Unlock()
 	if err != nil {
 		return mailbox.Page{}, err
 	}
-	return s.Store.Read(ctx, id, after, l)
+	p, err := s.engine.Read(ctx, id, after, l)
+	if done != nil {
+		done()
+	}
+	return p, err
 }
 
 // tamper makes a relay whose store can be interfered with.
 func tamper(t *testing.T, change func(*server.Config)) (*relay, *tampered) {
 	r := newRelay(t, access.Policy{})
-	s := &tampered{Store: r.store}
+	return r, tamperWith(t, r, r.store, change)
+}
+
+func tamperWith(t *testing.T, r *relay, e engine, change func(*server.Config)) *tampered {
+	s := &tampered{engine: e}
 	cfg := server.Config{Key: r.key, Store: s, Slots: s, Clock: r.clock.Now}
 	if change != nil {
 		change(&cfg)
 	}
 	r.srv = server.New(cfg)
 	t.Cleanup(r.srv.Close)
-	return r, s
+	return s
 }
 
 func readAll(t *testing.T, c *client.Client, k *caps, gen int) (items []client.Item) {
@@ -153,7 +170,7 @@ func TestGenerationEndsWhileItIsRead(t *testing.T) {
 	next := k.next()
 	s.set(func() {
 		s.afterState = func(id mailbox.ID) {
-			for _, o := range s.Store.Put(t.Context(), []mailbox.Deposit{
+			for _, o := range s.engine.Put(t.Context(), []mailbox.Deposit{
 				{Mailbox: id, Kind: mailbox.Commit, Meta: next, Payload: []byte("commit")},
 				{Mailbox: id, Kind: mailbox.Message, Gen: 1, Payload: []byte("not for the old key")},
 			}) {
@@ -608,5 +625,89 @@ func FuzzSession(f *testing.F) {
 		here.Write(b)
 		here.Close()
 		<-done
+	})
+}
+
+// FuzzMember sends a relay anything in a session that has shown every capability of a
+// mailbox and a slot: the session ends with the stream, and the mailbox can still be
+// read, if it is still there.
+func FuzzMember(f *testing.F) {
+	relayKey := key.RelayFromSeed(bytes.Repeat([]byte{2}, 32))
+	admin, read, app := key.CapabilityFromSeed(bytes.Repeat([]byte{1}, 32)), key.CapabilityFromSeed(bytes.Repeat([]byte{3}, 32)), key.CapabilityFromSeed(bytes.Repeat([]byte{4}, 32))
+	id := wire.MailboxID(relayKey.Public(), admin.Public(), [16]byte{})
+	slot := wire.SlotID(relayKey.Public(), read.Public())
+	frame := func(t wire.Type, m wire.Message) []byte {
+		return wire.Frame{Type: t, ID: 1, Body: wire.Encode(m)}.Append(nil)
+	}
+	caps := append(read.Public().Bytes(), app.Public().Bytes()...)
+	credit := frame(wire.TCredit, &wire.Credit{Frames: 100, Bytes: 1 << 20})
+	for _, gen := range []mailbox.Gen{0, 1} {
+		cursor := wire.Cursor{Mailbox: id, Gen: gen, After: mailbox.Mark{Era: 7, Seq: 1}}
+		f.Add(frame(wire.TAppend, &wire.Append{Mailbox: id, Gen: gen, Kind: mailbox.Message, Payload: []byte("x")}))
+		f.Add(frame(wire.TAppend, &wire.Append{Mailbox: id, Gen: gen, Kind: mailbox.Commit, Expect: mailbox.Mark{Era: 7, Seq: 2}, Meta: caps, Payload: []byte("x")}))
+		f.Add(frame(wire.TRead, &wire.Read{Cursor: cursor, MaxEntries: 1 << 31, MaxBytes: 1}))
+		f.Add(frame(wire.TStatus, &wire.StatusRequest{Mailbox: id, Gen: gen}))
+		f.Add(append(frame(wire.TSubscribe, &wire.Subscribe{Cursors: []wire.Cursor{cursor, {Mailbox: id, Gen: gen}}}), credit...))
+		f.Add(append(credit, append(frame(wire.TSubscribe, &wire.Subscribe{Cursors: []wire.Cursor{{Mailbox: id, Gen: gen}}}), frame(wire.TUnsubscribe, &wire.Object{ID: id})...)...))
+	}
+	f.Add(frame(wire.TTrim, &wire.Trim{Mailbox: id, Through: 1 << 63}))
+	f.Add(frame(wire.TDelete, &wire.Object{ID: id}))
+	f.Add(frame(wire.TSlotRead, &wire.Object{ID: slot}))
+	f.Add(frame(wire.TSlotTake, &wire.SlotTake{Slot: slot, Tag: mailbox.Tag{1}}))
+	f.Add(frame(wire.TSlotSet, &wire.SlotSet{Slot: slot, Version: 1, Value: []byte("y")}))
+	f.Add(frame(wire.TSlotRevoke, &wire.Object{ID: slot}))
+	f.Add(frame(wire.TSlotState, &wire.Object{ID: slot}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		clock := mailboxtest.NewClock()
+		store := membox.New(clock.Now, 7)
+		create := wire.Create{Admin: admin.Public(), Read: read.Public(), Append: app.Public()}
+		terms := mailbox.Terms{Keep: 100, MaxEntries: 5, MaxBytes: mailbox.MaxPayload, Full: mailbox.DropOldest, Meta: create.Caps()}
+		if err := store.Create(t.Context(), id, terms); err != nil {
+			t.Fatal(err)
+		}
+		store.Put(t.Context(), []mailbox.Deposit{
+			{Mailbox: id, Kind: mailbox.Message, Payload: []byte("a")},
+			{Mailbox: id, Kind: mailbox.Commit, Meta: caps, Payload: []byte("c")},
+			{Mailbox: id, Kind: mailbox.Message, Gen: 1, Payload: []byte("b")},
+		})
+		store.CreateSlot(t.Context(), slot, mailbox.Slot{Owner: [32]byte(admin.Public().Bytes()), Read: [32]byte(read.Public().Bytes()),
+			Expires: mailbox.MinuteOf(clock.Now()) + 60, Value: []byte("v")})
+		srv := server.New(server.Config{Key: relayKey, Store: store, Slots: store, Clock: clock.Now})
+		here, there := net.Pipe()
+		done := make(chan struct{})
+		go func() { srv.ServeConn(there); close(done) }()
+		hello := wire.ClientHello{MinVersion: 1, MaxVersion: 1}
+		here.Write(frame(wire.THello, &hello))
+		in := bufio.NewReader(here)
+		var h wire.RelayHello
+		if fr, err := wire.ReadFrame(in); err != nil || wire.Decode(fr.Body, &h) != nil {
+			t.Fatal("no Hello")
+		}
+		s := wire.Session{Relay: relayKey.Public(), RelayNonce: h.Nonce}
+		prove := wire.Prove{Proofs: []wire.Proof{
+			s.Prove(admin, wire.Claim{Role: wire.RoleAdmin, Object: id}), s.Prove(admin, wire.Claim{Role: wire.RoleSlotOwner, Object: slot}), s.Prove(read, wire.Claim{Role: wire.RoleSlotRead, Object: slot}),
+			s.Prove(read, wire.Claim{Role: wire.RoleRead, Object: id}), s.Prove(read, wire.Claim{Role: wire.RoleRead, Object: id, Gen: 1}),
+			s.Prove(app, wire.Claim{Role: wire.RoleAppend, Object: id}), s.Prove(app, wire.Claim{Role: wire.RoleAppend, Object: id, Gen: 1}),
+		}}
+		here.Write(frame(wire.TProve, &prove))
+		if fr, err := wire.ReadFrame(in); err != nil || string(fr.Body) != "\x01\x01\x01\x01\x01\x01\x01" {
+			t.Fatalf("proofs were answered %x, %v", fr.Body, err)
+		}
+		drained := make(chan struct{})
+		go func() { io.Copy(io.Discard, in); close(drained) }()
+		here.Write(b)
+		here.Close()
+		<-done
+		<-drained
+		srv.Close()
+		for after := (mailbox.Mark{}); ; {
+			p, err := store.Read(t.Context(), id, after, mailbox.Limit{})
+			if err != nil && !errors.Is(err, mailbox.ErrNotFound) {
+				t.Fatal(err)
+			}
+			if after = p.End.Mark(); !p.More {
+				break
+			}
+		}
 	})
 }

@@ -44,6 +44,16 @@ type Options struct {
 	BlobQuota  int64    // bytes of blobs kept for those without a ticket; 0: 10 GiB, 1 GiB if Small
 	Small      bool     // for a few people: a relay inside a node
 	Logger     *slog.Logger
+
+	// Watch, if set, puts something between the server and its store: through it goes
+	// everything that a relay gets to see of mailboxes and slots. For demonstrations.
+	Watch func(Store) Store
+}
+
+// Store is what a relay keeps things in.
+type Store interface {
+	mailbox.Store
+	mailbox.Slots
 }
 
 // DefaultListen is where a relay listens that is told nothing.
@@ -76,10 +86,8 @@ func Start(home string, o Options) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(o.Listen) == 0 {
-		if o.Listen = lines(home, listenFile); len(o.Listen) == 0 {
-			o.Listen = DefaultListen
-		}
+	if o.Listen, err = listening(home, o.Listen); err != nil {
+		return nil, fmt.Errorf("start relay: %w", err)
 	}
 	var sessions int
 	var held int64
@@ -105,7 +113,11 @@ func Start(home string, o Options) (*Instance, error) {
 		in.store.Close()
 		return nil, fmt.Errorf("start relay: %w", err)
 	}
-	in.server = New(Config{Key: k, Store: in.store, Slots: in.store, Blobs: in.blobs, Logger: o.Logger,
+	var store Store = in.store
+	if o.Watch != nil {
+		store = o.Watch(store)
+	}
+	in.server = New(Config{Key: k, Store: store, Slots: store, Blobs: in.blobs, Logger: o.Logger,
 		Sessions: sessions, Bytes: held, Policy: access.Policy{Tickets: in.tickets, NeedTicket: o.NeedTicket}})
 	in.listener, err = transport.Listen(transport.Config{Key: k, Listen: o.Listen, Announce: o.Announce, MaxConns: sessions})
 	if err == nil {
@@ -176,13 +188,13 @@ func AddressAt(home string, listen []string) (wire.Address, error) {
 	if err != nil {
 		return wire.Address{}, err
 	}
-	for _, name := range []string{tellFile, listenFile} {
-		if len(listen) == 0 {
-			listen = lines(home, name)
+	if len(listen) == 0 {
+		if listen, err = lines(home, tellFile); err != nil {
+			return wire.Address{}, err
 		}
 	}
-	if len(listen) == 0 {
-		listen = DefaultListen
+	if listen, err = listening(home, listen); err != nil {
+		return wire.Address{}, err
 	}
 	return transport.AddressOf(k.Public(), listen)
 }
@@ -264,14 +276,12 @@ func Check(home string, listen []string) []Finding {
 	rate, err := flushRate(home)
 	add("flush", err, fmt.Sprintf("%.0f a second, one after the other", rate))
 	if !running {
-		if len(listen) == 0 {
-			if listen = lines(home, listenFile); len(listen) == 0 {
-				listen = DefaultListen
-			}
-		}
-		l, err := transport.Listen(transport.Config{Key: key.NewRelay(), Listen: listen})
+		listen, err := listening(home, listen)
 		if err == nil {
-			l.Close()
+			var l *transport.Listener
+			if l, err = transport.Listen(transport.Config{Key: key.NewRelay(), Listen: listen}); err == nil {
+				l.Close()
+			}
 		}
 		add("listen", err, strings.Join(listen, ", ")+" can be listened on")
 	}
@@ -300,17 +310,49 @@ func flushRate(dir string) (float64, error) {
 	return float64(n) / time.Since(start).Seconds(), nil
 }
 
-// lines reads a file of a home, a word a line; nothing if it is not there.
-func lines(home, name string) []string {
-	b, err := os.ReadFile(filepath.Join(home, name))
-	if err != nil {
-		return nil
+// listening is what a relay listens on that was told listen: if nothing, what it did
+// last, or its default.
+func listening(home string, listen []string) ([]string, error) {
+	if len(listen) > 0 {
+		return listen, nil
 	}
-	return strings.Fields(string(b))
+	listen, err := lines(home, listenFile)
+	if err == nil && len(listen) == 0 {
+		listen = DefaultListen
+	}
+	return listen, err
+}
+
+// lines reads a file of a home, a multiaddr a line; nothing if it is not there.
+func lines(home, name string) ([]string, error) {
+	path := filepath.Join(home, name)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	all := strings.Fields(string(b))
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%s is damaged: it is empty; remove it, and say --listen again", path)
+	}
+	for _, s := range all {
+		if !transport.IsMultiaddr(s) {
+			return nil, fmt.Errorf("%s is damaged: %.40q is no multiaddr; remove it, and say --listen again", path, s)
+		}
+	}
+	return all, nil
 }
 
 func loadKey(home string, make bool) (key.RelaySecret, error) {
-	seed, err := loadSecret(filepath.Join(home, keyFile), make)
+	path := filepath.Join(home, keyFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(home, storeDir)); err == nil {
+			return key.RelaySecret{}, fmt.Errorf("%s is missing, without which nobody knows this relay; put back your copy of it", path)
+		}
+	}
+	seed, err := loadSecret(path, make)
 	if err != nil {
 		return key.RelaySecret{}, err
 	}

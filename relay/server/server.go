@@ -7,10 +7,11 @@
 // cursor and never a queue: what a subscriber gets next is read from the store when
 // there is credit for it.
 //
-// What a client can make the relay hold is bounded: the requests under way in
-// number and in bytes, for a session and for all, and one page at a time being
-// made or sent in a session. A client that does not read what it is sent loses its
-// session.
+// What a client can make the relay hold is bounded, for a session and for all: the
+// requests under way in number and in bytes, from the first byte of a large frame
+// to its answer; one page at a time being made or sent in a session; and the
+// capabilities shown, without which nothing is subscribed. A client that does not
+// read what it is sent loses its session.
 //
 // Nothing that names a client, a mailbox or a slot is logged.
 package server
@@ -50,7 +51,8 @@ type Config struct {
 	Terms    mailbox.Terms
 	Uploads  access.BlobPolicy
 	Sessions int   // at once; default 100,000
-	Bytes    int64 // of requests under way in all sessions; default 256 MiB
+	Bytes    int64 // of requests and answers under way in all sessions; default 256 MiB
+	Shown    int64 // capabilities shown in all sessions, beyond the first 64 of each; default 20 for each session
 	Logger   *slog.Logger
 }
 
@@ -66,6 +68,7 @@ const (
 	appendQueue  = wire.MaxInFlight
 	sessionBytes = 4 << 20 // of requests under way in one session
 	signedHeads  = 4096    // signed heads remembered
+	pagesAtOnce  = 64      // made; each holds up to 1 MiB
 )
 
 // Server serves sessions.
@@ -77,7 +80,8 @@ type Server struct {
 	ctx     context.Context // of what is under way
 	cancel  context.CancelFunc
 	unring  func()
-	held    atomic.Int64 // bytes of requests under way
+	held    atomic.Int64  // bytes of requests and answers under way
+	making  chan struct{} // one for each page that is being made
 
 	// Whoever holds mu and a session's mu has taken this one first.
 	mu       sync.Mutex // guards the following fields
@@ -107,6 +111,9 @@ func New(c Config) *Server {
 	if c.Bytes == 0 {
 		c.Bytes = 256 << 20
 	}
+	if c.Shown == 0 {
+		c.Shown = 20 * int64(c.Sessions)
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -123,8 +130,9 @@ func New(c Config) *Server {
 		c.Terms.Full = mailbox.Refuse
 	}
 	s := &Server{
-		cfg: c, keys: access.Keys{Store: c.Store, Slots: c.Slots}, limiter: access.NewLimiter(c.Policy, c.Clock), log: c.Logger,
+		cfg: c, keys: access.Keys{Store: c.Store, Slots: c.Slots, Room: access.NewRoom(c.Shown)}, limiter: access.NewLimiter(c.Policy, c.Clock), log: c.Logger,
 		sessions: map[*session]bool{}, watching: map[mailbox.ID]map[*session]bool{}, signed: map[mailbox.Head]wire.SignedHead{},
+		making: make(chan struct{}, pagesAtOnce),
 	}
 	s.blobLimiter, s.audits = access.NewBlobLimiter(s.limiter, c.Uploads, c.Clock), make(chan struct{}, audits)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -213,6 +221,17 @@ func (s *Server) Close() {
 	hurry.Stop()
 	s.cancel()
 }
+
+// take counts bytes as under way, unless it were too many.
+func (s *Server) take(n int) bool {
+	if s.held.Add(int64(n)) > s.cfg.Bytes {
+		s.give(n)
+		return false
+	}
+	return true
+}
+
+func (s *Server) give(n int) { s.held.Add(-int64(n)) }
 
 // Sessions returns how many sessions there are.
 func (s *Server) Sessions() int {

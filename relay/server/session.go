@@ -20,6 +20,9 @@ import (
 // errLeaving is why a session goes on no more that is to end.
 var errLeaving = errors.New("the session is to end")
 
+// errCrowded is the answer when all sessions together hold as much as they may.
+var errCrowded = &wire.Error{Code: wire.CodeBusy, Wait: time.Second}
+
 // session is one stream from Hello to its end.
 type session struct {
 	s      *Server
@@ -134,6 +137,9 @@ func (ss *session) end(in *bufio.Reader) {
 	s.mu.Unlock()
 	close(ss.over)
 	ss.busy.Wait()
+	if ss.access != nil {
+		ss.access.Close()
+	}
 	if reason != 0 {
 		// Spread out over so long, those who come back do not come all at once.
 		wait := uint32(1)
@@ -165,11 +171,23 @@ func (ss *session) read(in *bufio.Reader) {
 		if !ss.await(frameTimeout) {
 			return
 		}
-		fr, err := wire.ReadFrame(in)
-		if err != nil {
-			if errors.Is(err, wire.ErrFrame) {
-				ss.refuse(0, &wire.Error{Code: wire.CodeMalformed})
+		coming := 0
+		fr, err := wire.ReadFrameRoom(in, func(n int) error {
+			if !ss.s.take(n) {
+				return errCrowded
 			}
+			coming = n
+			return nil
+		})
+		ss.s.give(coming)
+		switch {
+		case err == errCrowded:
+			ss.refuse(fr.ID, err)
+			continue
+		case errors.Is(err, wire.ErrFrame):
+			ss.refuse(0, &wire.Error{Code: wire.CodeMalformed})
+			return
+		case err != nil:
 			return
 		}
 		if !ss.dispatch(fr) {
@@ -185,9 +203,8 @@ func (ss *session) hold(n int) error {
 	for ss.held.Load() > 0 && ss.held.Load()+int64(n) > sessionBytes {
 		<-ss.freed // whoever holds some frees it: requests end
 	}
-	if ss.s.held.Add(int64(n)) > ss.s.cfg.Bytes {
-		ss.s.held.Add(-int64(n))
-		return &wire.Error{Code: wire.CodeBusy, Wait: time.Second}
+	if !ss.s.take(n) {
+		return errCrowded
 	}
 	ss.held.Add(int64(n))
 	return nil
@@ -195,7 +212,7 @@ func (ss *session) hold(n int) error {
 
 func (ss *session) free(n int) {
 	ss.held.Add(-int64(n))
-	ss.s.held.Add(-int64(n))
+	ss.s.give(n)
 	select {
 	case ss.freed <- struct{}{}:
 	default:
@@ -237,6 +254,11 @@ func (ss *session) dispatch(fr wire.Frame) bool {
 		var m wire.Prove
 		return now(&m, func() (wire.Message, error) {
 			out, err := ss.access.Prove(ctx, m.Proofs)
+			if errors.Is(err, access.ErrFull) {
+				// In a new session it shows what it still needs.
+				ss.leave(wire.GoTooMany)
+				err = errCrowded
+			}
 			return &wire.Flags{Each: out}, err
 		})
 	case wire.TCreate:
@@ -270,8 +292,13 @@ func (ss *session) dispatch(fr wire.Frame) bool {
 		return ss.begin(fr, func() {
 			ss.paging.Lock()
 			defer ss.paging.Unlock()
-			p, err := ss.readPage(ctx, m)
-			ss.reply(fr.ID, p, err)
+			pg, err := ss.readPage(ctx, m)
+			if err != nil {
+				ss.refuse(fr.ID, err)
+				return
+			}
+			ss.send(wire.Frame{Type: wire.TOK, ID: fr.ID, Body: pg.body})
+			ss.s.give(pg.held)
 		})
 	case wire.TStatus:
 		var m wire.StatusRequest
@@ -484,6 +511,7 @@ func (ss *session) store() {
 type reach struct {
 	through mailbox.Seq
 	ended   bool
+	end     mailbox.Head // if ended
 	state   mailbox.State
 }
 
@@ -499,30 +527,59 @@ func (ss *session) reach(ctx context.Context, id mailbox.ID, gen mailbox.Gen) (r
 		return reach{}, err
 	}
 	if st.Gen == gen {
-		return reach{max(st.Head.Seq, 1), false, st}, nil // the first entry is everyone's
+		return reach{through: max(st.Head.Seq, 1), state: st}, nil // the first entry is everyone's
 	}
 	next, err := ss.s.cfg.Store.Generation(ctx, id, gen+1)
-	return reach{next.Seq, true, st}, err
+	return reach{through: next.Head.Seq, ended: true, end: next.Head, state: st}, err
 }
 
-func (ss *session) readPage(ctx context.Context, m wire.Read) (*wire.Page, error) {
+func (ss *session) readPage(ctx context.Context, m wire.Read) (pageBody, error) {
 	r, err := ss.reach(ctx, m.Mailbox, m.Gen)
 	if err != nil {
-		return nil, err
+		return pageBody{}, err
 	}
-	return ss.page(ctx, m.Cursor, r, int(min(m.MaxEntries, mailbox.MaxPage)), int(min(m.MaxBytes, pageBytes)))
+	return ss.makePage(ctx, m.Cursor, &r, int(min(m.MaxEntries, mailbox.MaxPage)), int(min(m.MaxBytes, pageBytes)),
+		func(p *wire.Page) wire.Message { return p })
 }
 
-// page reads a page that fits into a frame.
-func (ss *session) page(ctx context.Context, c wire.Cursor, r reach, entries, bytes int) (*wire.Page, error) {
+// pageBody is a page ready to be sent.
+type pageBody struct {
+	body []byte
+	held int // bytes that are given back when it has been sent
+	end  mailbox.Head
+	more bool
+}
+
+// makePage makes a page and encodes it in a message. Only so many are made at once,
+// and a large one counts as under way until it is sent: who does not read holds
+// no more than all may.
+func (ss *session) makePage(ctx context.Context, c wire.Cursor, r *reach, entries, bytes int, in func(*wire.Page) wire.Message) (pageBody, error) {
+	ss.s.making <- struct{}{}
+	defer func() { <-ss.s.making }()
+	p, err := ss.page(ctx, c, r, entries, bytes)
+	if err != nil {
+		return pageBody{}, err
+	}
+	pg := pageBody{body: wire.Encode(in(p)), end: p.End.Head, more: p.More}
+	if n := 2 * len(pg.body); n > wire.FirstChunk { // it is copied into a frame
+		if !ss.s.take(n) {
+			return pageBody{}, errCrowded
+		}
+		pg.held = n
+	}
+	return pg, nil
+}
+
+// page reads a page that fits into a frame. The reach is brought up to date if it
+// must be.
+func (ss *session) page(ctx context.Context, c wire.Cursor, r *reach, entries, bytes int) (*wire.Page, error) {
 	if bytes <= 0 || bytes > pageBytes {
 		bytes = pageBytes
 	}
-	if r.ended && c.After.Seq >= r.through {
-		return nil, mailbox.ErrNotFound // behind what this key may read
-	}
-	through := r.through
-	for {
+	for through := r.through; ; {
+		if r.ended && c.After.Seq >= r.through {
+			return nil, mailbox.ErrNotFound // behind what this key may read
+		}
 		p, err := ss.s.cfg.Store.Read(ctx, c.Mailbox, c.After, mailbox.Limit{Entries: entries, Bytes: bytes, Through: through})
 		if err != nil {
 			return nil, err
@@ -538,14 +595,22 @@ func (ss *session) page(ctx context.Context, c wire.Cursor, r reach, entries, by
 		case fit < len(p.Entries):
 			entries = fit
 			continue
-		case len(p.Lost) > wire.MaxSpans || size+len(p.Lost)*wire.SpanSize > wire.MaxFrame && len(p.Lost) > 1:
-			through = p.Lost[len(p.Lost)/2-1].End.Seq
+		case size+len(p.Lost)*wire.SpanSize > wire.MaxFrame && len(p.Lost) > 1:
+			through = p.Lost[len(p.Lost)/2-1].End.Seq // a span alone always fits beside what does
 			continue
-		case r.ended && p.End.Seq > r.through:
+		case p.End.Seq > r.through && r.ended:
 			// The end of the generation lies within a span that goes on behind it.
 			return nil, mailbox.ErrNotFound
+		case p.End.Seq > r.through:
+			// A span has grown since. It may go on behind an end that has come since.
+			if *r, err = ss.reach(ctx, c.Mailbox, c.Gen); err != nil {
+				return nil, err
+			}
+			through = r.through
+			continue
 		}
-		more := p.More && !(r.ended && p.End.Seq == r.through)
+		// What has come since the reach was found rings, and is not said of an empty page.
+		more := p.More && p.End.Seq > c.After.Seq && !(r.ended && p.End.Seq == r.through)
 		return &wire.Page{Entries: p.Entries, Lost: p.Lost, End: ss.s.sign(p.End), More: more}, nil
 	}
 }
@@ -558,36 +623,8 @@ func (ss *session) status(ctx context.Context, m wire.StatusRequest) (wire.Messa
 	out := &wire.Status{Head: r.state.Head, Gen: r.state.Gen, Minute: mailbox.MinuteOf(ss.s.cfg.Clock())}
 	if r.ended {
 		// An old key learns where its own generation ended, and no more.
-		out.Gen, out.Ended = m.Gen, true
-		if out.Head, err = ss.headAt(ctx, m.Mailbox, r.through, r.state.Head.Era); err != nil {
-			return nil, err
-		}
+		out.Head, out.Gen, out.Ended = r.end, m.Gen, true
 	}
 	out.Sign(ss.s.cfg.Key, m.Nonce)
 	return out, nil
-}
-
-// headAt returns the head of the entry at seq. It looks right before it, which is
-// most likely in the era of the mailbox's head, and otherwise walks there.
-func (ss *session) headAt(ctx context.Context, id mailbox.ID, seq mailbox.Seq, era mailbox.Era) (mailbox.Head, error) {
-	read := func(after mailbox.Mark) (mailbox.Head, error) {
-		p, err := ss.s.cfg.Store.Read(ctx, id, after, mailbox.Limit{Through: seq})
-		return p.End, err
-	}
-	var at mailbox.Mark
-	if seq > 1 {
-		at = mailbox.Mark{Era: era, Seq: seq - 1}
-	}
-	h, err := read(at)
-	if errors.Is(err, mailbox.ErrEra) {
-		ss.paging.Lock() // one at a time in a session: the walk reads everything
-		defer ss.paging.Unlock()
-		for h, err = read(mailbox.Mark{}); err == nil && h.Seq < seq; {
-			h, err = read(h.Mark())
-		}
-	}
-	if err == nil && h.Seq != seq {
-		err = mailbox.ErrNotFound // the entry is gone, within a span that goes on behind it
-	}
-	return h, err
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"time"
 
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
@@ -169,11 +170,16 @@ func (ss *session) pumpOne() bool {
 
 	ctx := ss.s.ctx
 	r, err := ss.reach(ctx, id, sb.gen)
-	var p *wire.Page
+	var pg pageBody
 	if err == nil {
-		p, err = ss.page(ctx, wire.Cursor{Mailbox: id, Gen: sb.gen, After: after}, r, 0, credit)
+		pg, err = ss.makePage(ctx, wire.Cursor{Mailbox: id, Gen: sb.gen, After: after}, &r, 0, credit,
+			func(p *wire.Page) wire.Message { return &wire.Event{Mailbox: id, Page: *p} })
 	}
+	defer ss.s.give(pg.held)
 	switch {
+	case err == errCrowded:
+		time.AfterFunc(errCrowded.Wait, func() { ss.wake(id) })
+		return true
 	case errors.Is(err, mailbox.ErrNotFound), errors.Is(err, mailbox.ErrEra):
 		// The mailbox was deleted, or what the key reaches is gone.
 		if ss.unsubscribe(id, sb) {
@@ -188,27 +194,25 @@ func (ss *session) pumpOne() bool {
 		ss.conn.Close()
 		return false
 	}
-	end := p.End.Head
-	if end.Seq == after.Seq {
+	if pg.end.Seq == after.Seq {
 		return true
 	}
-	body := wire.Encode(&wire.Event{Mailbox: id, Page: *p})
 	ss.mu.Lock()
 	if ss.subs[id] != sb {
 		ss.mu.Unlock() // replaced or ended meanwhile
 		return true
 	}
 	ss.frames--
-	ss.bytes -= int64(len(body))
-	sb.after = end.Mark()
-	if p.More {
+	ss.bytes -= int64(len(pg.body))
+	sb.after = pg.end.Mark()
+	if pg.more {
 		ss.dirty[id] = true
 	}
 	ss.mu.Unlock()
-	if ss.send(wire.Frame{Type: wire.TEvent, ID: sb.id, Body: body}) != nil {
+	if ss.send(wire.Frame{Type: wire.TEvent, ID: sb.id, Body: pg.body}) != nil {
 		return false
 	}
-	if r.ended && end.Seq >= r.through {
+	if r.ended && pg.end.Seq >= r.through {
 		ss.unsubscribe(id, sb)
 	}
 	return true

@@ -168,6 +168,12 @@ func (l *Listener) Listening() []string {
 	return out
 }
 
+// IsMultiaddr reports whether s can be listened on at all.
+func IsMultiaddr(s string) bool {
+	_, err := ma.NewMultiaddr(s)
+	return err == nil
+}
+
 // AddressOf returns the address that a relay with this key would have if it
 // listened on these multiaddrs.
 func AddressOf(k key.RelayPublic, listen []string) (wire.Address, error) {

@@ -54,6 +54,7 @@ const (
 	MaxSubscribe = 2000 // subscriptions of a session
 	MaxCredit    = 1<<31 - 1
 	MaxPing      = 64
+	MaxTicket    = 255
 )
 
 // ErrFrame is wrapped when a frame's length is not allowed: the stream is lost.
@@ -84,24 +85,39 @@ type FrameReader interface {
 	io.ByteReader
 }
 
-// firstChunk is how much of a frame is allocated on the word of its length alone.
-const firstChunk = 16 << 10
+// FirstChunk is how much of a frame is allocated on the word of its length alone.
+const FirstChunk = 16 << 10
 
 // ReadFrame reads a frame. Its body is newly allocated, after the length has been
 // checked, and grows with what has come: who announces much and sends little holds
 // little. It returns io.EOF if the stream ends between frames.
 func ReadFrame(r FrameReader) (Frame, error) {
+	return ReadFrameRoom(r, func(int) error { return nil })
+}
+
+// ReadFrameRoom is like ReadFrame and asks room before a frame grows over FirstChunk
+// to its n bytes. If room returns an error, it skips the frame and returns that error
+// with the frame's type and id: the stream goes on behind it.
+func ReadFrameRoom(r FrameReader, room func(n int) error) (Frame, error) {
 	n, err := readLength(r)
 	if err != nil {
 		return Frame{}, err
 	}
-	b := make([]byte, min(n, firstChunk))
+	b := make([]byte, min(n, FirstChunk))
 	for have := 0; ; {
 		if _, err := io.ReadFull(r, b[have:]); err != nil {
 			return Frame{}, cutOff(err)
 		}
 		if have = len(b); have == n {
 			break
+		}
+		if have == FirstChunk {
+			if full := room(n); full != nil {
+				if _, err := io.CopyN(io.Discard, r, int64(n-have)); err != nil {
+					return Frame{}, cutOff(err)
+				}
+				return Frame{Type: Type(b[0]), ID: binary.BigEndian.Uint32(b[1:])}, full
+			}
 		}
 		grown := make([]byte, min(n, 4*have))
 		copy(grown, b)

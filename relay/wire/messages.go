@@ -204,7 +204,7 @@ func (m *Create) unsigned(f *codec.Fields) {
 	f.U32(&m.MaxEntries)
 	f.U64(&m.MaxBytes)
 	f.U8((*uint8)(&m.Full))
-	f.Vec(255, &m.Ticket)
+	f.Vec(MaxTicket, &m.Ticket)
 }
 
 func (m *Create) fields(f *codec.Fields) {
@@ -336,7 +336,7 @@ const (
 	EntryOverhead = 8 + 8 + 1 + 4 + 4 + 4 + 4 // seq, era, kind, minute, generation, two lengths
 	SpanSize      = 8 + 1 + headSize          // from, cause, end
 	PageOverhead  = 2048
-	MaxSpans      = 512 // in a page
+	MaxSpans      = mailbox.MaxSpans
 )
 
 func entryFields(e *mailbox.Entry, f *codec.Fields) {
@@ -393,7 +393,7 @@ func (m *SlotCreate) unsigned(f *codec.Fields) {
 	f.Flag(&m.Once)
 	f.U32((*uint32)(&m.Expires))
 	f.Vec(mailbox.MaxSlot, &m.Value)
-	f.Vec(255, &m.Ticket)
+	f.Vec(MaxTicket, &m.Ticket)
 }
 
 func (m *SlotCreate) fields(f *codec.Fields) {

@@ -80,7 +80,8 @@ type Options struct {
 
 	// Reserve is how many bytes of disk stay free: an update below it returns
 	// ErrFull. Badger maps its files, and a process dies when the disk behind a
-	// map is full. 0 means DefaultReserve, a negative number none.
+	// map is full; so what Badger may need while it rewrites its tables stays free
+	// as well. 0 means DefaultReserve, a negative number none.
 	Reserve int64
 
 	// Free returns how many bytes are free at a directory. Default: the file
@@ -109,6 +110,7 @@ type DB struct {
 	closed bool
 	grown  int64 // bytes written since the free space was last asked for
 	free   uint64
+	room   int64 // that Badger may need for a while, beside what it holds
 	asked  bool
 }
 
@@ -130,7 +132,7 @@ func Open(o Options) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	d := &DB{opt: o, stop: make(chan struct{})}
-	if err := d.checkSpace(0); err != nil {
+	if err := d.checkSpace(0, true); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", o.Dir, err)
 	}
 	var err error
@@ -142,17 +144,26 @@ func Open(o Options) (*DB, error) {
 	return d, nil
 }
 
+// memtable is how much Badger holds before it writes a table.
+func (o *Options) memtable() int64 {
+	mem := int64(64 << 20)
+	if o.Small {
+		mem = 8 << 20
+	}
+	return max(mem, o.MaxTx*8) // Badger takes a transaction of at most 15 % of a memtable
+}
+
+// maxRoom is how much Badger writes before it removes what it replaces: as many
+// tables as gather before they are merged, and those on their way.
+func (o *Options) maxRoom() int64 { return 8 * o.memtable() }
+
 // badgerOptions are chosen so that one flush of the log makes a transaction
 // durable, values lie beside their keys (a scan reads one place), and nothing is
 // dropped silently.
 func (o *Options) badgerOptions() badger.Options {
-	mem, cache := int64(64<<20), int64(64<<20)
+	mem, cache := o.memtable(), int64(64<<20)
 	if o.Small {
-		mem, cache = 8<<20, 4<<20
-	}
-	// Badger takes a transaction of at most 15 % of a memtable.
-	if need := o.MaxTx * 8; mem < need {
-		mem = need
+		cache = 4 << 20
 	}
 	b := badger.DefaultOptions(o.Dir).
 		WithSyncWrites(true).
@@ -173,9 +184,7 @@ func (o *Options) badgerOptions() badger.Options {
 		WithVerifyValueChecksum(true).
 		WithChecksumVerificationMode(options.OnTableRead).
 		WithLogger(badgerLog{o.Logger})
-	if o.Small {
-		b = b.WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(6)
-	}
+	b = b.WithNumLevelZeroTables(2).WithNumLevelZeroTablesStall(6) // see maxRoom
 	if o.Key != nil {
 		b = b.WithEncryptionKey(o.Key)
 	}
@@ -303,10 +312,16 @@ func (d *DB) View(f func(*Tx) error) (err error) {
 
 // Update runs f and makes what it wrote durable, all of it or none. Updates run
 // one after the other. See the package comment for its errors.
-func (d *DB) Update(f func(*Tx) error) error {
+func (d *DB) Update(f func(*Tx) error) error { return d.write(f, false) }
+
+// Shrink is like Update for what makes room in the end: it may use half of the
+// reserve, so that a full database can be made smaller.
+func (d *DB) Shrink(f func(*Tx) error) error { return d.write(f, true) }
+
+func (d *DB) write(f func(*Tx) error, shrinks bool) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	err := d.update(f)
+	err := d.update(f, shrinks)
 	if errors.Is(err, ErrUnknown) {
 		d.state.Lock()
 		if d.broken == nil {
@@ -317,7 +332,7 @@ func (d *DB) Update(f func(*Tx) error) error {
 	return err
 }
 
-func (d *DB) update(f func(*Tx) error) error {
+func (d *DB) update(f func(*Tx) error, shrinks bool) error {
 	d.state.RLock()
 	defer d.state.RUnlock()
 	if err := d.usable(); err != nil {
@@ -335,7 +350,7 @@ func (d *DB) update(f func(*Tx) error) error {
 	if tx.size == 0 {
 		return nil
 	}
-	if err := d.checkSpace(tx.size); err != nil {
+	if err := d.checkSpace(tx.size, shrinks); err != nil {
 		return err
 	}
 	if h := d.opt.Hook; h != nil {
@@ -356,21 +371,29 @@ func (d *DB) update(f func(*Tx) error) error {
 
 // checkSpace returns ErrFull if a write of n bytes could eat into the reserve. It
 // asks the file system once for every 4 MiB written.
-func (d *DB) checkSpace(n int64) error {
+func (d *DB) checkSpace(n int64, shrinks bool) error {
 	if d.opt.Reserve < 0 {
 		return nil
 	}
 	d.grown += n
-	if !d.asked || d.grown > 4<<20 || d.free < uint64(d.opt.Reserve)+64<<20 {
+	if !d.asked || d.grown > 4<<20 || d.free < uint64(d.opt.Reserve+d.room)+64<<20 {
 		free, err := d.opt.Free(d.opt.Dir)
 		if err != nil {
 			return fmt.Errorf("ask for free disk space: %w", err)
 		}
-		d.free, d.grown, d.asked = free, 0, true
+		size, err := d.Size()
+		if err != nil {
+			return fmt.Errorf("ask for the size of the database: %w", err)
+		}
+		d.free, d.room, d.grown, d.asked = free, min(size, d.opt.maxRoom()), 0, true
 	}
-	if d.free < uint64(d.opt.Reserve)+uint64(n) {
+	reserve := d.opt.Reserve + d.room
+	if shrinks {
+		reserve = d.opt.Reserve / 2
+	}
+	if d.free < uint64(reserve)+uint64(n) {
 		return fmt.Errorf("%w: %d MiB are free at %s and %d MiB are kept in reserve; free some and try again",
-			ErrFull, d.free>>20, d.opt.Dir, d.opt.Reserve>>20)
+			ErrFull, d.free>>20, d.opt.Dir, reserve>>20)
 	}
 	return nil
 }
@@ -425,8 +448,13 @@ func (d *DB) keepHouse() {
 }
 
 // Reclaim rewrites the files so that what was deleted is given back. It takes
-// time and disk in proportion to the database; reading and writing go on.
+// time and disk in proportion to the database; reading and writing go on, but for a
+// moment at its beginning: what was deleted last is in memory, and Badger writes it
+// down when it is closed.
 func (d *DB) Reclaim(ctx context.Context) error {
+	if err := d.Reopen(); err != nil {
+		return fmt.Errorf("reclaim: %w", err)
+	}
 	d.state.RLock()
 	defer d.state.RUnlock()
 	if err := d.usable(); err != nil {

@@ -158,6 +158,19 @@ func TestFullDisk(t *testing.T) {
 	if got := get(t, d, "k"); got != "old" {
 		t.Errorf("k is %q, want old", got)
 	}
+	// What makes room may use half of the reserve.
+	drop := func() error { return d.Shrink(func(tx *Tx) error { return tx.Delete([]byte("k")) }) }
+	setFree(DefaultReserve / 2)
+	if err := drop(); !errors.Is(err, ErrFull) {
+		t.Errorf("shrink with half of the reserve gone: %v, want ErrFull", err)
+	}
+	setFree(DefaultReserve/2 + 1<<20)
+	if err := drop(); err != nil {
+		t.Errorf("shrink on a full disk: %v", err)
+	}
+	if err := set(d, "k", "new"); !errors.Is(err, ErrFull) {
+		t.Errorf("update on a full disk: %v, want ErrFull", err)
+	}
 	setFree(1 << 30)
 	if err := set(d, "k", "new"); err != nil || get(t, d, "k") != "new" {
 		t.Errorf("with room again: %v", err)

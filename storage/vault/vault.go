@@ -42,6 +42,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"sotto/storage/kv"
@@ -158,10 +159,24 @@ func Create(dir string, o Options) (*Vault, error) { return newEnv(o.Config).cre
 // the slot's Params; the memory is given back.
 func Open(dir string, u Unlock, c Config) (*Vault, error) { return newEnv(c).open(dir, u, c) }
 
-// Exists reports whether there is a vault in dir, open or not.
+// Exists reports whether there is a vault in dir, open or not. It returns ErrDamaged
+// for a database without the header that opens it, so that nobody begins anew beside
+// what may be put back; a Create that was killed leaves the same.
 func Exists(dir string) (bool, error) {
 	exists, _, err := folder(dir).same(headerFile, headerFile)
-	return exists, err
+	if exists || err != nil {
+		return exists, err
+	}
+	left, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	for _, e := range left {
+		if strings.HasPrefix(e.Name(), databasePrefix) {
+			return false, fmt.Errorf("%w: %s has a database, but the file %s that opens it is missing; put it back from a copy, or move the folder away if it was never whole", ErrDamaged, dir, headerFile)
+		}
+	}
+	return false, err
 }
 
 func (e *env) create(dir string, o Options) (_ *Vault, err error) {
@@ -283,10 +298,12 @@ func private(dir string) error {
 	return nil
 }
 
+const databasePrefix = "db-"
+
 // databasePath carries the vault's id, so that of two that create a vault at once
 // neither touches the other's database.
 func databasePath(dir string, id vaultID) string {
-	return filepath.Join(dir, "db-"+hex.EncodeToString(id[:4]))
+	return filepath.Join(dir, databasePrefix+hex.EncodeToString(id[:4]))
 }
 
 func (e *env) openDatabase(path string, keys *keyring, c Config) (*kv.DB, error) {

@@ -495,6 +495,16 @@ func TestFolder(t *testing.T) {
 		return nil
 	})
 	v.Close()
+	header := filepath.Join(dir, headerFile)
+	if err := os.Rename(header, header+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := Exists(dir); is || !errors.Is(err, ErrDamaged) {
+		t.Errorf("Exists without a header = %v, %v", is, err)
+	}
+	if err := os.Rename(header+".away", header); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.RemoveAll(databasePath(dir, v.header.id)); err != nil {
 		t.Fatal(err)
 	}

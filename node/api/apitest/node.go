@@ -27,6 +27,7 @@ type Node struct {
 	status   node.Status
 	contacts []node.Contact
 	messages map[string][]node.Message // by conversation
+	groups   []node.Group
 	invites  []node.Invite
 	settings []api.Setting
 	events   []node.Event
@@ -339,7 +340,7 @@ func (n *Node) SetVerified(ctx context.Context, ref, number string) (node.Safety
 func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
 	list := n.messages[c.Conversation]
 	conv := node.Conversation{
-		ID: c.Conversation, Contact: c.ID, Name: c.Name, State: "open", Relay: n.status.Relays[0].Address,
+		ID: c.Conversation, Kind: node.KindDirect, Contact: c.ID, Name: c.Name, State: "open", Relay: n.status.Relays[0].Address,
 		Complete: true, Messages: len(list), Since: c.Since,
 	}
 	switch {
@@ -367,6 +368,9 @@ func (n *Node) Conversations(context.Context) (all []node.Conversation, err erro
 	for i := range n.contacts {
 		all = append(all, n.conversationLocked(&n.contacts[i]))
 	}
+	for _, g := range n.groups {
+		all = append(all, g.Conversation)
+	}
 	return all, nil
 }
 
@@ -375,6 +379,9 @@ func (n *Node) Conversation(_ context.Context, ref string) (node.Conversation, e
 		return node.Conversation{}, err
 	}
 	defer n.mu.Unlock()
+	if g, err := n.groupLocked(ref); err == nil {
+		return g.Conversation, nil
+	}
 	c, err := n.contactLocked(ref)
 	if err != nil {
 		return node.Conversation{}, err
@@ -436,6 +443,119 @@ func (n *Node) Messages(_ context.Context, ref, before, after string, limit int)
 		list = list[max(0, len(list)-limit):]
 	}
 	return slices.Clone(list), nil
+}
+
+func (n *Node) CreateGroup(_ context.Context, o node.GroupOptions) (node.Conversation, error) {
+	if err := n.begin("CreateGroup"); err != nil {
+		return node.Conversation{}, err
+	}
+	defer n.mu.Unlock()
+	if o.Name == "" {
+		return node.Conversation{}, fmt.Errorf("an empty name is %w", node.ErrInvalid)
+	}
+	g := node.Group{
+		Conversation: node.Conversation{ID: n.id("group", o.Name), Kind: node.KindGroup, Name: o.Name, State: node.StateOpen, Complete: true, Since: n.nowLocked()},
+		Description:  o.Description, Members: []node.GroupMember{{Account: n.status.Account, Name: n.status.Name, Role: "owner", You: true, Devices: 1}},
+	}
+	if err := n.addMembersLocked(&g, o.Members); err != nil {
+		return node.Conversation{}, err
+	}
+	n.groups = append(n.groups, g)
+	n.tellLocked(node.Event{Type: node.EventConversation, Conversation: &g.Conversation})
+	return g.Conversation, nil
+}
+
+func (n *Node) addMembersLocked(g *node.Group, refs []string) error {
+	for _, ref := range refs {
+		c, err := n.contactLocked(ref)
+		if err != nil {
+			return err
+		}
+		g.Members = append(g.Members, node.GroupMember{Account: c.ID, Name: c.Name, Role: "member", Devices: 1})
+	}
+	return nil
+}
+
+func (n *Node) groupLocked(ref string) (*node.Group, error) {
+	for i := range n.groups {
+		if g := &n.groups[i]; g.Name == ref || g.ID == ref {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("group %q: %w", ref, node.ErrNotFound)
+}
+
+func (n *Node) Group(_ context.Context, ref string) (node.Group, error) {
+	if err := n.begin("Group"); err != nil {
+		return node.Group{}, err
+	}
+	defer n.mu.Unlock()
+	g, err := n.groupLocked(ref)
+	if err != nil {
+		return node.Group{}, err
+	}
+	return *g, nil
+}
+
+// ChangeGroup makes a change at once.
+func (n *Node) ChangeGroup(_ context.Context, ref string, c node.GroupChange) (node.Group, error) {
+	if err := n.begin("ChangeGroup"); err != nil {
+		return node.Group{}, err
+	}
+	defer n.mu.Unlock()
+	g, err := n.groupLocked(ref)
+	if err != nil {
+		return node.Group{}, err
+	}
+	member := func(ref string) (int, error) {
+		i := slices.IndexFunc(g.Members, func(m node.GroupMember) bool { return m.Name == ref })
+		if i < 0 {
+			return 0, fmt.Errorf("member %q: %w", ref, node.ErrNotFound)
+		}
+		return i, nil
+	}
+	for _, ref := range c.Remove {
+		i, err := member(ref)
+		if err != nil {
+			return node.Group{}, err
+		}
+		g.Members = slices.Delete(slices.Clone(g.Members), i, i+1)
+	}
+	for _, r := range c.Roles {
+		i, err := member(r.Member)
+		if err != nil {
+			return node.Group{}, err
+		}
+		g.Members = slices.Clone(g.Members)
+		g.Members[i].Role = r.Role
+	}
+	if err := n.addMembersLocked(g, c.Add); err != nil {
+		return node.Group{}, err
+	}
+	if c.Name != nil {
+		g.Name = *c.Name
+	}
+	if c.Description != nil {
+		g.Description = *c.Description
+	}
+	if c.Announce != nil {
+		g.Announce = *c.Announce
+	}
+	n.tellLocked(node.Event{Type: node.EventConversation, Conversation: ptr(g.Conversation)})
+	return *g, nil
+}
+
+func (n *Node) LeaveGroup(_ context.Context, ref string) error {
+	if err := n.begin("LeaveGroup"); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	g, err := n.groupLocked(ref)
+	if err != nil {
+		return err
+	}
+	g.State, g.Members = node.StateLeft, nil
+	return nil
 }
 
 func (n *Node) LastEvent(context.Context) (uint64, error) {

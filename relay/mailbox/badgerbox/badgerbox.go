@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sotto/crypto/codec"
@@ -55,11 +56,19 @@ type Config struct {
 
 // Limits of one flush.
 const (
-	maxBatch      = 1024    // deposits
-	maxBatchBytes = 4 << 20 // of payload
-	maxTx         = 8 << 20
-	chunk         = 256 // entries removed in one transaction
+	maxBatch      = 1024                // deposits
+	maxBatchBytes = 2 << 20             // of payload
+	maxTx         = 5 << 20             // of everything written
+	maxHead       = 2 << 10             // of a head
+	maxDeposit    = 1 << 20             // of what one deposit writes and removes
+	maxDrop       = 1 << 10             // entries that deposits remove in one transaction, or one more deposit's
+	chunk         = 256                 // entries removed in one transaction otherwise
+	maxSeen       = 4 * mailbox.MaxPage // entries looked at for one page
 )
+
+// errMoreRoom says that a deposit has removed as much as one transaction may, and
+// goes on in the next.
+var errMoreRoom = errors.New("more must go")
 
 // Store is a mailbox.Store and mailbox.Slots.
 type Store struct {
@@ -68,9 +77,11 @@ type Store struct {
 	era   mailbox.Era
 	log   *slog.Logger
 
-	queue chan *job
-	stop  chan struct{}
-	done  sync.WaitGroup
+	queue   chan *job
+	reading sync.Mutex  // held to read the database back
+	full    atomic.Bool // the operator has been told
+	stop    chan struct{}
+	done    sync.WaitGroup
 
 	mu        sync.Mutex // guards the following fields
 	closed    bool
@@ -175,17 +186,43 @@ func (s *Store) Reclaim(ctx context.Context) error { return s.db.Reclaim(ctx) }
 // doubt it reads the disk back.
 func (s *Store) update(f func(tx *kv.Tx) error) error {
 	err := s.db.Update(f)
+	switch full := errors.Is(err, kv.ErrFull); {
+	case full && s.full.CompareAndSwap(false, true):
+		s.log.Error("nothing is taken", "err", err)
+	case err == nil && s.full.CompareAndSwap(true, false):
+		s.log.Info("there is room again")
+	}
+	return s.outcome(err)
+}
+
+// shrink is like update for what makes room: a full disk is no reason to keep what may
+// go.
+func (s *Store) shrink(f func(tx *kv.Tx) error) error { return s.outcome(s.db.Shrink(f)) }
+
+func (s *Store) outcome(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, kv.ErrUnknown):
 		s.log.Error("a write is in doubt; the store is read back", "err", err)
-		if again := s.db.Reopen(); again != nil {
-			s.log.Error("the store could not be read back", "err", again)
-		}
+		s.readBack()
 		return fmt.Errorf("%w: %w", mailbox.ErrUnknown, err)
 	case errors.Is(err, kv.ErrFull):
 		return fmt.Errorf("%w: %w", mailbox.ErrBusy, err)
+	}
+	return err
+}
+
+// readBack opens the database again after doubt, once for all who are in doubt.
+func (s *Store) readBack() error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if err := s.db.View(func(*kv.Tx) error { return nil }); !errors.Is(err, kv.ErrUnknown) {
+		return nil // another has done it
+	}
+	err := s.db.Reopen()
+	if err != nil {
+		s.log.Error("the store could not be read back", "err", err)
 	}
 	return err
 }
@@ -194,7 +231,7 @@ func (s *Store) update(f func(tx *kv.Tx) error) error {
 func (s *Store) view(f func(tx *kv.Tx) error) error {
 	err := s.db.View(f)
 	if errors.Is(err, kv.ErrUnknown) {
-		if s.db.Reopen() == nil {
+		if s.readBack() == nil {
 			err = s.db.View(f)
 		} else {
 			err = fmt.Errorf("%w: %w", mailbox.ErrUnknown, err)
@@ -221,7 +258,7 @@ func (s *Store) Create(ctx context.Context, id mailbox.ID, t mailbox.Terms) erro
 			return err
 		}
 		h = &head{id: id, terms: t, chain: mailbox.FirstChain(id), first: 1}
-		if err := tx.Set(genKey(id, 0), encodeGeneration(0, t.Meta)); err != nil {
+		if err := tx.Set(genKey(id, 0), encodeGeneration(mailbox.Head{}, t.Meta)); err != nil {
 			return err
 		}
 		return h.save(tx)
@@ -298,12 +335,16 @@ func (s *Store) commit() {
 	}
 }
 
+// place is a deposit of a job.
+type place struct {
+	j *job
+	i int
+}
+
+func (p place) fail(err error) { p.j.out[p.i] = mailbox.Outcome{Err: err} }
+
 // flush writes a batch, in as many transactions as its size takes.
 func (s *Store) flush(jobs []*job) {
-	type place struct {
-		j *job
-		i int
-	}
 	var todo []place
 	for _, j := range jobs {
 		for i := range j.ds {
@@ -313,60 +354,72 @@ func (s *Store) flush(jobs []*job) {
 		}
 	}
 	for len(todo) > 0 {
-		n, size := 0, 0
-		for n < len(todo) && (n == 0 || size < maxBatchBytes) {
-			d := &todo[n].j.ds[todo[n].i]
-			size += len(d.Payload) + len(d.Meta)
-			n++
-		}
-		part := todo[:n]
-		todo = todo[n:]
-
-		a := &appender{heads: map[mailbox.ID]*head{}, era: s.era, now: s.now()}
-		err := s.update(func(tx *kv.Tx) error {
-			a.tx = tx
-			for _, p := range part {
-				o := &p.j.out[p.i]
-				var err error
-				o.Receipt, err = a.append(&p.j.ds[p.i], p.j.hashes[p.i])
-				if err != nil && !refusal(err) {
-					return err // the database failed us: nothing of the batch happened
-				}
-				o.Err = err
-			}
-			for _, h := range a.heads {
-				if h.changed {
-					if err := h.save(tx); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			// What was refused was refused by a state that may not have come about.
-			for _, p := range part {
-				p.j.out[p.i] = mailbox.Outcome{Err: err}
-			}
-			continue
-		}
-		batch := &mailbox.Batch{Heads: a.stored}
-		for _, p := range part {
-			if o := &p.j.out[p.i]; o.Err == nil {
-				if o.Receipt.Batch = batch; o.Receipt.Again {
-					o.Receipt.Batch = &mailbox.Batch{Heads: []mailbox.Head{o.Receipt.Head}}
-				}
-			}
-		}
-		for id, h := range a.heads {
-			if h.changed {
-				s.ring(id)
-			}
-		}
+		todo = s.write(todo)
 	}
 	for _, j := range jobs {
 		close(j.done)
 	}
+}
+
+// write settles deposits from the front of todo in one transaction, and returns
+// those that are left.
+func (s *Store) write(todo []place) (rest []place) {
+	a := &appender{heads: map[mailbox.ID]*head{}, era: s.era, now: s.now()}
+	n, size, damaged := 0, 0, -1
+	err := s.update(func(tx *kv.Tx) error {
+		a.tx = tx
+		for n < len(todo) && size < maxBatchBytes && a.drops < maxDrop && tx.Size()+int64(len(a.heads))*maxHead < maxTx-maxDeposit {
+			j, i := todo[n].j, todo[n].i
+			r, err := a.append(&j.ds[i], j.hashes[i])
+			if errors.Is(err, errMoreRoom) {
+				break
+			}
+			if err != nil && !refusal(err) {
+				damaged = n
+				return err
+			}
+			j.out[i] = mailbox.Outcome{Receipt: r, Err: err}
+			size += len(j.ds[i].Payload) + len(j.ds[i].Meta)
+			n++
+		}
+		for _, h := range a.heads {
+			if h.changed {
+				if err := h.save(tx); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+	case damaged >= 0 && !errors.Is(err, mailbox.ErrUnknown):
+		// Nothing has happened. A mailbox that cannot be read costs no other its deposits.
+		s.log.Error("a mailbox cannot be written to", "err", err)
+		todo[damaged].fail(err)
+		return append(todo[:damaged:damaged], todo[damaged+1:]...)
+	default:
+		// What was refused was refused by a state that may not have come about.
+		n = max(n, 1)
+		for _, p := range todo[:n] {
+			p.fail(err)
+		}
+		return todo[n:]
+	}
+	batch := &mailbox.Batch{Heads: a.stored}
+	for _, p := range todo[:n] {
+		if o := &p.j.out[p.i]; o.Err == nil {
+			if o.Receipt.Batch = batch; o.Receipt.Again {
+				o.Receipt.Batch = &mailbox.Batch{Heads: []mailbox.Head{o.Receipt.Head}}
+			}
+		}
+	}
+	for id, h := range a.heads {
+		if h.changed {
+			s.ring(id)
+		}
+	}
+	return todo[n:]
 }
 
 // refusal reports whether err is an answer to one deposit alone.
@@ -386,23 +439,19 @@ type appender struct {
 	now    mailbox.Minute
 	heads  map[mailbox.ID]*head
 	stored []mailbox.Head
+	drops  int // entries removed to make room
 }
 
 func (a *appender) head(id mailbox.ID) (*head, error) {
-	if h, ok := a.heads[id]; ok {
-		if h == nil {
-			return nil, mailbox.ErrNotFound
-		}
+	if h := a.heads[id]; h != nil {
 		return h, nil
 	}
 	h, err := loadHead(a.tx, id)
-	if err == nil && h.deleted || errors.Is(err, mailbox.ErrNotFound) {
-		a.heads[id] = nil
-		delete(a.heads, id)
-		return nil, mailbox.ErrNotFound
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case h.deleted:
+		return nil, mailbox.ErrNotFound
 	}
 	a.heads[id] = h
 	return h, nil
@@ -447,15 +496,13 @@ func (a *appender) append(d *mailbox.Deposit, hash mailbox.Hash) (r mailbox.Rece
 	if h.entries == 0 {
 		h.first = h.seq
 	}
-	h.entries++
-	h.bytes += size
+	h.count(e, 1)
 	if len(d.Meta) > 0 {
 		h.gen++
-		if err := a.tx.Set(genKey(h.id, h.gen), encodeGeneration(h.seq, d.Meta)); err != nil {
+		if err := a.tx.Set(genKey(h.id, h.gen), encodeGeneration(e.head(h.id), d.Meta)); err != nil {
 			return r, err
 		}
 	}
-	h.changed = true
 	if err := errors.Join(
 		a.tx.Set(entryKey(h.id, e.Seq), e.encode()),
 		a.tx.Set(hashKey(h.id, hash), codec.AppendU64([]byte{1}, uint64(e.Seq))),
@@ -491,33 +538,42 @@ func (a *appender) held(id mailbox.ID, hash mailbox.Hash) (*entry, error) {
 }
 
 // makeRoom frees what has expired and, where the terms say so, the oldest
-// messages, until size more bytes fit; or returns ErrQuota.
+// messages, until size more bytes fit. It returns ErrQuota before anything is lost
+// for a deposit that can not be taken, and errMoreRoom.
 func (a *appender) makeRoom(h *head, size uint64) error {
-	fits := func() bool {
-		return h.entries < h.terms.MaxEntries && h.bytes+size <= h.terms.MaxBytes
+	fits := func(entries uint32, bytes uint64) bool {
+		return entries < h.terms.MaxEntries && bytes+size <= h.terms.MaxBytes
 	}
-	if fits() {
+	if fits(h.entries, h.bytes) {
 		return nil
 	}
-	var drop []*entry
-	entries, bytes := h.entries, h.bytes
-	err := scanEntries(a.tx, h.id, h.first, func(e *entry) bool {
-		expired := e.expires <= a.now
-		if !expired && (h.terms.Full != mailbox.DropOldest || e.Kind == mailbox.Commit) {
-			return len(drop) < chunk && !(h.terms.Full == mailbox.Refuse)
+	full := fmt.Errorf("%w: it holds %d entries, %d bytes", mailbox.ErrQuota, h.entries, h.bytes)
+	drops := h.terms.Full == mailbox.DropOldest
+	from := h.first
+	if drops {
+		if from = max(from, h.droppable); !fits(h.commits, h.commitBytes) {
+			return full
 		}
-		drop = append(drop, e)
-		entries--
-		bytes -= e.size()
-		return len(drop) < chunk && !(entries < h.terms.MaxEntries && bytes+size <= h.terms.MaxBytes)
+	}
+	var drop []*entry
+	entries, bytes, behind := h.entries, h.bytes, from
+	err := scanEntries(a.tx, h.id, from, func(e *entry) bool {
+		expired := e.expires <= a.now
+		if !drops && !expired {
+			return false
+		}
+		if behind = e.Seq + 1; expired || e.Kind == mailbox.Message {
+			drop = append(drop, e)
+			entries--
+			bytes -= e.size()
+		}
+		return len(drop) < maxDrop && !fits(entries, bytes)
 	})
 	if err != nil {
 		return err
 	}
-	if !(entries < h.terms.MaxEntries && bytes+size <= h.terms.MaxBytes) {
-		// What has expired may go all the same, but nobody loses anything for a
-		// deposit that is then refused.
-		return fmt.Errorf("%w: it holds %d entries, %d bytes", mailbox.ErrQuota, h.entries, h.bytes)
+	if !fits(entries, bytes) && len(drop) < maxDrop {
+		return full
 	}
 	for _, e := range drop {
 		cause := mailbox.Quota
@@ -528,8 +584,16 @@ func (a *appender) makeRoom(h *head, size uint64) error {
 			return err
 		}
 	}
-	h.changed = true
-	return settle(a.tx, h)
+	if a.drops += len(drop); drops {
+		h.droppable = behind
+	}
+	if err := settle(a.tx, h); err != nil {
+		return err
+	}
+	if !fits(h.entries, h.bytes) {
+		return errMoreRoom
+	}
+	return nil
 }
 
 // Read implements mailbox.Store.
@@ -571,38 +635,53 @@ func (s *Store) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, lim
 			return nil
 		}
 
-		// Spans from the one that after lies in, or behind it.
+		// Spans from the one that after lies in, or behind it. What lies behind those
+		// that one page holds waits for the next.
 		spans, err := loadSpans(tx, id, after.Seq+1, through)
 		if err != nil {
 			return err
 		}
-		bytes := 0
-		lose := func(from mailbox.Seq, cause mailbox.Cause, end mailbox.Head) {
-			if n := len(p.Lost); n > 0 && p.Lost[n-1].Cause == cause && p.Lost[n-1].End.Seq+1 == from && p.Lost[n-1].End.Era == end.Era {
+		if n := mailbox.MaxSpans; len(spans) > n {
+			spans, through = spans[:n], spans[n].From-1
+		}
+		bytes, seen := 0, 0
+		lose := func(from mailbox.Seq, cause mailbox.Cause, end mailbox.Head) bool {
+			n := len(p.Lost)
+			switch {
+			case len(p.Entries) > 0:
+				return false
+			case n > 0 && p.Lost[n-1].Cause == cause && p.Lost[n-1].End.Seq+1 == from && p.Lost[n-1].End.Era == end.Era:
 				p.Lost[n-1].End = end
-			} else {
+			case n == mailbox.MaxSpans:
+				return false
+			default:
 				p.Lost = append(p.Lost, mailbox.Span{From: from, Cause: cause, End: end})
 			}
 			p.End = end
+			return true
 		}
-		takeSpans := func(before mailbox.Seq) {
+		takeSpans := func(before mailbox.Seq) bool {
 			for len(spans) > 0 && spans[0].From < before {
-				lose(max(spans[0].From, p.End.Seq+1), spans[0].Cause, spans[0].End)
+				if !lose(max(spans[0].From, p.End.Seq+1), spans[0].Cause, spans[0].End) {
+					return false
+				}
 				spans = spans[1:]
 			}
+			return true
 		}
 		full := false
 		err = scanEntries(tx, id, after.Seq+1, func(e *entry) bool {
-			takeSpans(e.Seq)
-			if e.Seq > through {
+			// However much has expired, a page costs what a page does.
+			seen++
+			if full = !takeSpans(min(e.Seq, through+1)) || seen > maxSeen; full || e.Seq > through {
 				return false
 			}
 			if full = len(p.Entries) >= limit.Entries || bytes >= limit.Bytes; full {
 				return false
 			}
 			if e.expires <= now {
-				lose(e.Seq, mailbox.Expired, e.head(id))
-				return true
+				full = !lose(e.Seq, mailbox.Expired, e.head(id))
+				return !full
 			}
 			p.Entries = append(p.Entries, e.Entry)
 			p.End = e.head(id)
@@ -657,7 +736,7 @@ func (s *Store) Generation(ctx context.Context, id mailbox.ID, gen mailbox.Gen) 
 		if err != nil {
 			return err
 		}
-		g, err = decodeGeneration(gen, b)
+		g, err = decodeGeneration(id, gen, b)
 		return err
 	})
 	return g, err
@@ -670,7 +749,7 @@ func (s *Store) Trim(ctx context.Context, id mailbox.ID, through mailbox.Seq) er
 			return err
 		}
 		more = false
-		err := s.update(func(tx *kv.Tx) error {
+		err := s.shrink(func(tx *kv.Tx) error {
 			h, err := loadHead(tx, id)
 			if err != nil {
 				return err
@@ -709,7 +788,7 @@ func (s *Store) Trim(ctx context.Context, id mailbox.ID, through mailbox.Seq) er
 
 // Delete implements mailbox.Store.
 func (s *Store) Delete(ctx context.Context, id mailbox.ID) error {
-	err := s.update(func(tx *kv.Tx) error {
+	err := s.shrink(func(tx *kv.Tx) error {
 		h, err := loadHead(tx, id)
 		if err != nil || h.deleted {
 			return err
@@ -733,7 +812,7 @@ func (s *Store) Delete(ctx context.Context, id mailbox.ID) error {
 func (s *Store) purge(ctx context.Context, id mailbox.ID) (n int, err error) {
 	for _, kind := range []byte("ekgl") {
 		for more := true; more && ctx.Err() == nil; {
-			err := s.update(func(tx *kv.Tx) error {
+			err := s.shrink(func(tx *kv.Tx) error {
 				var keys [][]byte
 				seq, failed := tx.Range(idKey(kind, id[:]), nil, false)
 				more = false
@@ -769,7 +848,7 @@ func (s *Store) purge(ctx context.Context, id mailbox.ID) (n int, err error) {
 	if err := ctx.Err(); err != nil {
 		return n, err
 	}
-	return n, s.update(func(tx *kv.Tx) error { return tx.Delete(idKey('p', id[:])) })
+	return n, s.shrink(func(tx *kv.Tx) error { return tx.Delete(idKey('p', id[:])) })
 }
 
 // Listen implements mailbox.Store.
@@ -812,7 +891,12 @@ func (s *Store) keepSweeping(period time.Duration) {
 		case <-s.stop:
 			return
 		case <-t.C:
-			if _, err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+			freed, err := s.Sweep(ctx)
+			if err == nil && freed > 0 && s.full.Load() {
+				// On a full disk nothing is written that would make Badger rewrite its files.
+				err = s.db.Reclaim(ctx)
+			}
+			if err != nil && ctx.Err() == nil {
 				s.log.Warn("sweep", "err", err)
 			}
 		}
@@ -828,7 +912,7 @@ func (s *Store) Sweep(ctx context.Context) (freed int, err error) {
 			}
 			var n int
 			var touched []mailbox.ID
-			err := s.update(func(tx *kv.Tx) (err error) {
+			err := s.shrink(func(tx *kv.Tx) (err error) {
 				n, seen, touched, err = sweep(tx, s.now())
 				return err
 			})

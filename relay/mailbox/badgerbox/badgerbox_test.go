@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,26 +23,27 @@ import (
 
 type engine struct {
 	*Store
-	dir string
-	c   *mailboxtest.Clock
+	dir  string
+	c    *mailboxtest.Clock
+	hook *hook
 }
 
-func openAt(t *testing.T, dir string, c *mailboxtest.Clock, hook *hook) engine {
+func openAt(t *testing.T, dir string, c *mailboxtest.Clock, h *hook) engine {
 	t.Helper()
 	cfg := Config{Dir: dir, Clock: c.Now, Small: true, SweepPeriod: -1}
-	if hook != nil {
-		cfg.Hook = hook
+	if h != nil {
+		cfg.Hook = h
 	}
 	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	return engine{s, dir, c}
+	return engine{s, dir, c, h}
 }
 
 var harness = mailboxtest.Harness{
-	Open: func(t *testing.T, c *mailboxtest.Clock) mailboxtest.Engine { return openAt(t, t.TempDir(), c, nil) },
+	Open: func(t *testing.T, c *mailboxtest.Clock) mailboxtest.Engine { return openAt(t, t.TempDir(), c, &hook{}) },
 	Reopen: func(t *testing.T, e mailboxtest.Engine, newEra bool) mailboxtest.Engine {
 		old := e.(engine)
 		if err := old.Close(); err != nil {
@@ -52,7 +54,15 @@ var harness = mailboxtest.Harness{
 				t.Fatal(err)
 			}
 		}
-		return openAt(t, old.dir, old.c, nil)
+		return openAt(t, old.dir, old.c, old.hook)
+	},
+	Doubt: func(e mailboxtest.Engine, happened bool) {
+		boom := errors.New("boom")
+		if h := e.(engine).hook; happened {
+			h.after.Store(&boom)
+		} else {
+			h.before.Store(&boom)
+		}
 	},
 }
 
@@ -74,83 +84,191 @@ func take(p *atomic.Pointer[error]) error {
 	return nil
 }
 
-// A flush that failed, and one that failed but happened, are both unknown; the
-// repeat tells them apart, and nothing is stored twice.
-func TestDoubtfulFlush(t *testing.T) {
-	boom := errors.New("boom")
-	for _, tt := range []struct {
-		name  string
-		fail  func(h *hook)
-		again bool
-	}{
-		{"failed", func(h *hook) { h.before.Store(&boom) }, false},
-		{"failed but happened", func(h *hook) { h.after.Store(&boom) }, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			h := &hook{}
-			c := mailboxtest.NewClock()
-			s := openAt(t, t.TempDir(), c, h)
-			ctx := context.Background()
-			id := mailbox.ID{1}
-			if err := s.Create(ctx, id, mailboxtest.Terms()); err != nil {
-				t.Fatal(err)
-			}
-			ds := []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte("a")}, {Mailbox: id, Kind: mailbox.Message, Gen: 7, Payload: []byte("b")}}
-			tt.fail(h)
-			for i, o := range s.Put(ctx, ds) {
-				if !errors.Is(o.Err, mailbox.ErrUnknown) {
-					t.Errorf("outcome %d: %v, want ErrUnknown", i, o.Err)
-				}
-			}
-			out := s.Put(ctx, ds)
-			if out[0].Err != nil || out[0].Receipt.Again != tt.again || out[0].Receipt.Head.Seq != 1 || !errors.Is(out[1].Err, mailbox.ErrStale) {
-				t.Errorf("the repeat: %+v", out)
-			}
-			st, err := s.State(ctx, id)
-			if err != nil || st.Head.Seq != 1 || st.Entries != 1 {
-				t.Errorf("state %+v, %v", st, err)
-			}
-			// The same for a call that is not a deposit.
-			tt.fail(h)
-			if err := s.Create(ctx, mailbox.ID{2}, mailboxtest.Terms()); !errors.Is(err, mailbox.ErrUnknown) {
-				t.Errorf("create: %v, want ErrUnknown", err)
-			}
-			if err := s.Create(ctx, mailbox.ID{2}, mailboxtest.Terms()); err != nil {
-				t.Errorf("the repeated create: %v", err)
-			}
-		})
+// garble makes a record unreadable.
+func garble(t *testing.T, s *Store, key []byte) {
+	t.Helper()
+	if err := s.db.Update(func(tx *kv.Tx) error { return tx.Set(key, []byte{99}) }); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// Below the reserve nothing new is taken, reading goes on, and with room again
-// everything goes on.
+func message(id mailbox.ID, text string) mailbox.Deposit {
+	return mailbox.Deposit{Mailbox: id, Kind: mailbox.Message, Payload: []byte(text)}
+}
+
+// One mailbox that cannot be read took with it whatever others deposited in the same
+// flush, again and again.
+func TestDamagedMailboxFailedTheDepositsOfOthers(t *testing.T) {
+	s := openAt(t, t.TempDir(), mailboxtest.NewClock(), nil)
+	good, bad := mailbox.ID{1}, mailbox.ID{2}
+	for _, id := range []mailbox.ID{good, bad} {
+		if err := s.Create(t.Context(), id, mailboxtest.Terms()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	garble(t, s.Store, idKey('h', bad[:]))
+	out := s.Put(t.Context(), []mailbox.Deposit{message(good, "a"), message(bad, "b"), message(good, "c"), message(bad, "d")})
+	for i, o := range out {
+		if i%2 == 0 && (o.Err != nil || o.Receipt.Head.Seq != mailbox.Seq(1+i/2)) || i%2 == 1 && !errors.Is(o.Err, kv.ErrCorrupt) {
+			t.Errorf("outcome %d: %+v", i, o)
+		}
+	}
+	if st, err := s.State(t.Context(), good); err != nil || st.Entries != 2 {
+		t.Errorf("state %+v, %v", st, err)
+	}
+}
+
+// A member filled a mailbox with commits, which are never dropped; each further
+// deposit then read all of them, while everybody's deposits waited.
+func TestMailboxFullOfCommitsStalledTheRelay(t *testing.T) {
+	s := openAt(t, t.TempDir(), mailboxtest.NewClock(), nil)
+	id, tm := mailbox.ID{1}, mailboxtest.Terms()
+	tm.MaxEntries, tm.Full = 20, mailbox.DropOldest
+	if err := s.Create(t.Context(), id, tm); err != nil {
+		t.Fatal(err)
+	}
+	var fence mailbox.Mark
+	put := func(d mailbox.Deposit) error {
+		o := s.Put(t.Context(), []mailbox.Deposit{d})[0]
+		if d.Kind == mailbox.Commit && o.Err == nil {
+			fence = o.Receipt.Head.Mark()
+		}
+		return o.Err
+	}
+	commit := func(i int) error {
+		return put(mailbox.Deposit{Mailbox: id, Kind: mailbox.Commit, Expect: fence, Payload: []byte(fmt.Sprint("commit ", i))})
+	}
+	for i := range 19 {
+		if err := commit(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 { // the first goes for the second, and so on: the commits before are passed
+		if err := put(message(id, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	garble(t, s.Store, entryKey(id, 5)) // whoever reads it complains
+	if err := put(message(id, "next")); err != nil {
+		t.Errorf("the commits were looked at again for one message: %v", err)
+	}
+	if err := commit(19); err != nil {
+		t.Errorf("the commits were looked at again for one commit: %v", err)
+	}
+	if err := put(message(id, "no room")); !errors.Is(err, mailbox.ErrQuota) {
+		t.Errorf("a mailbox full of commits: %v", err)
+	}
+}
+
+// Deposits that each dropped many small entries made one transaction too large, and
+// everything in it failed, whosever it was.
+func TestManyDropsFailedTheDepositsOfOthers(t *testing.T) {
+	s := openAt(t, t.TempDir(), mailboxtest.NewClock(), nil)
+	full, other := mailbox.ID{1}, mailbox.ID{2}
+	tm := mailboxtest.Terms()
+	tm.MaxEntries, tm.MaxBytes, tm.Full = 1<<20, 4<<20, mailbox.DropOldest
+	for _, id := range []mailbox.ID{full, other} {
+		if err := s.Create(t.Context(), id, tm); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(n, size int) (failed error) {
+		ds := []mailbox.Deposit{message(other, fmt.Sprint(n, size))}
+		for i := range n {
+			ds = append(ds, message(full, fmt.Sprintf("%0*d", size, i)))
+		}
+		for _, o := range s.Put(t.Context(), ds) {
+			failed = errors.Join(failed, o.Err)
+		}
+		return failed
+	}
+	if err := put(4<<20/200, 200); err != nil {
+		t.Fatal(err)
+	}
+	if err := put(80, 40_000); err != nil { // each drops 200
+		t.Errorf("%v", err)
+	}
+	if st, err := s.State(t.Context(), full); err != nil || st.Bytes > tm.MaxBytes {
+		t.Errorf("state %+v, %v", st, err)
+	}
+}
+
+// Below the reserve nothing new is taken, reading goes on, and what may go can go: a
+// relay that could not sweep when its disk was full stayed full for ever. With room
+// again everything goes on.
 func TestFullDisk(t *testing.T) {
 	var free atomic.Uint64
 	free.Store(1 << 30)
 	c := mailboxtest.NewClock()
-	s, err := Open(Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Reserve: 990 << 20, Free: func(string) (uint64, error) { return free.Load(), nil }})
+	var log strings.Builder
+	cfg := Config{Dir: t.TempDir(), Clock: c.Now, Small: true, SweepPeriod: -1, Logger: slog.New(slog.NewTextHandler(&log, nil)), Free: func(string) (uint64, error) { return free.Load(), nil }}
+	s, err := Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	ctx, id := context.Background(), mailbox.ID{1}
-	s.Create(ctx, id, mailboxtest.Terms())
-	put := func(text string) error {
-		return s.Put(ctx, []mailbox.Deposit{{Mailbox: id, Kind: mailbox.Message, Payload: []byte(text)}})[0].Err
+	defer func() { s.Close() }()
+	ctx, id, other, kept := t.Context(), mailbox.ID{1}, mailbox.ID{2}, mailbox.ID{3}
+	for _, id := range []mailbox.ID{id, other, kept} {
+		if err := s.Create(ctx, id, mailboxtest.Terms()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := put("a"); err != nil {
+	slot := mailbox.Slot{Expires: mailbox.MinuteOf(c.Now()) + 60, Value: []byte("v")}
+	if err := s.CreateSlot(ctx, mailbox.SlotID{1}, slot); err != nil {
 		t.Fatal(err)
 	}
-	free.Store(100 << 20)
-	if err := put("b"); !errors.Is(err, mailbox.ErrBusy) || !strings.Contains(err.Error(), "disk is full") {
-		t.Errorf("below the reserve: %v, want ErrBusy and why", err)
+	put := func(id mailbox.ID, text string) error { return s.Put(ctx, []mailbox.Deposit{message(id, text)})[0].Err }
+	payload := strings.Repeat("a", mailbox.MaxPayload)
+	for i := range 20 { // the disk is asked every 4 MiB
+		if err := put(id, fmt.Sprint(i, payload[10:])); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if p, err := s.Read(ctx, id, mailbox.Mark{}, mailbox.Limit{}); err != nil || len(p.Entries) != 1 {
-		t.Errorf("reading below the reserve: %+v, %v", p, err)
+	free.Store(40 << 20)
+	full := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, mailbox.ErrBusy) || !strings.Contains(err.Error(), "disk is full: 40 MiB are free") || !strings.Contains(err.Error(), "MiB are kept in reserve") {
+			t.Errorf("%s below the reserve: %v, want ErrBusy and why", what, err)
+		}
 	}
+	for i := range 20 {
+		err = put(id, fmt.Sprint("more ", i, payload[10:]))
+	}
+	full("put", err)
+	full("create", s.Create(ctx, mailbox.ID{9}, mailboxtest.Terms()))
+	full("create slot", s.CreateSlot(ctx, mailbox.SlotID{9}, slot))
+	if p, err := s.Read(ctx, id, mailbox.Mark{}, mailbox.Limit{Entries: 5}); err != nil || len(p.Entries) != 5 {
+		t.Errorf("reading below the reserve: %d entries, %v", len(p.Entries), err)
+	}
+	for what, err := range map[string]error{"trim": s.Trim(ctx, id, 3), "delete": s.Delete(ctx, other), "revoke slot": s.RevokeSlot(ctx, mailbox.SlotID{1})} {
+		if err != nil {
+			t.Errorf("%s below the reserve: %v", what, err)
+		}
+	}
+	// It starts again, and frees what has expired.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(cfg); err != nil {
+		t.Fatalf("starting again below the reserve: %v", err)
+	}
+	c.Advance(mailboxtest.Terms().Keep)
+	if n, err := s.Sweep(ctx); n < 17 || err != nil {
+		t.Errorf("sweeping below the reserve freed %d, %v", n, err)
+	}
+	full("put", put(kept, "b"))
 	free.Store(1 << 30)
-	if err := put("b"); err != nil {
+	if err := put(kept, "b"); err != nil {
 		t.Errorf("with room again: %v", err)
+	}
+	// The operator has been told, and not for each deposit.
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]int{"nothing is taken": 2, "there is room again": 1} {
+		if got := strings.Count(log.String(), text); got != want {
+			t.Errorf("the log says %d times, want %d: %s\n%s", got, want, text, &log)
+		}
 	}
 }
 

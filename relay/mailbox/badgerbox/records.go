@@ -73,7 +73,14 @@ type head struct {
 	entries uint32
 	bytes   uint64
 
-	changed bool // must be saved
+	// What is never dropped for room, and how far there is nothing else: so that
+	// making room looks only at what goes.
+	commits     uint32
+	commitBytes uint64
+	droppable   mailbox.Seq // no message is held before it
+
+	changed bool         // must be saved
+	last    mailbox.Span // written by this transaction last
 }
 
 // head returns what the relay signs; era is the store's, for an empty mailbox.
@@ -95,8 +102,21 @@ func (h *head) save(tx *kv.Tx) error {
 		b = codec.AppendU32(codec.AppendU32(b, uint32(h.gen)), uint32(h.lowGen))
 		b = codec.AppendU32(codec.AppendU64(b, uint64(h.first)), h.entries)
 		b = codec.AppendU64(b, h.bytes)
+		b = codec.AppendU64(codec.AppendU32(b, h.commits), h.commitBytes)
+		b = codec.AppendU64(b, uint64(h.droppable))
 	}
 	return tx.Set(idKey('h', h.id[:]), b)
+}
+
+// count takes an entry into account (1), or out again (-1).
+func (h *head) count(e *entry, n int) {
+	h.entries += uint32(n)
+	h.bytes += uint64(n) * e.size()
+	if e.Kind == mailbox.Commit {
+		h.commits += uint32(n)
+		h.commitBytes += uint64(n) * e.size()
+	}
+	h.changed = true
 }
 
 // loadHead returns the record, also of a deleted mailbox, or ErrNotFound.
@@ -119,6 +139,7 @@ func loadHead(tx *kv.Tx, id mailbox.ID) (*head, error) {
 		r.Copy(h.chain[:])
 		h.gen, h.lowGen = mailbox.Gen(r.U32()), mailbox.Gen(r.U32())
 		h.first, h.entries, h.bytes = mailbox.Seq(r.U64()), r.U32(), r.U64()
+		h.commits, h.commitBytes, h.droppable = r.U32(), r.U64(), mailbox.Seq(r.U64())
 	}
 	if err := r.Done(); err != nil {
 		return nil, corrupt("head", err)
@@ -187,13 +208,28 @@ func scanEntries(tx *kv.Tx, id mailbox.ID, from mailbox.Seq, each func(*entry) b
 	return failed()
 }
 
-func encodeGeneration(seq mailbox.Seq, meta []byte) []byte {
-	return codec.AppendVec(codec.AppendU64([]byte{recordVersion}, uint64(seq)), meta)
+// appendHead appends a head of a mailbox that the key names.
+func appendHead(b []byte, h mailbox.Head) []byte {
+	return append(appendMark(appendMark(b, h.Mark()), h.Commit), h.Chain[:]...)
 }
 
-func decodeGeneration(gen mailbox.Gen, b []byte) (mailbox.Generation, error) {
+func readHead(r *codec.Reader, id mailbox.ID) mailbox.Head {
+	at := readMark(r)
+	h := mailbox.Head{Mailbox: id, Era: at.Era, Seq: at.Seq, Commit: readMark(r)}
+	r.Copy(h.Chain[:])
+	return h
+}
+
+func encodeGeneration(at mailbox.Head, meta []byte) []byte {
+	return codec.AppendVec(appendHead([]byte{recordVersion}, at), meta)
+}
+
+func decodeGeneration(id mailbox.ID, gen mailbox.Gen, b []byte) (mailbox.Generation, error) {
 	r := reader(b)
-	g := mailbox.Generation{Gen: gen, Seq: mailbox.Seq(r.U64()), Meta: r.Vec(mailbox.MaxMeta)}
+	g := mailbox.Generation{Gen: gen, Head: readHead(r, id), Meta: r.Vec(mailbox.MaxMeta)}
+	if gen == 0 {
+		g.Head = mailbox.Head{} // no commit has installed it
+	}
 	if err := r.Done(); err != nil {
 		return g, corrupt("generation", err)
 	}
@@ -201,17 +237,12 @@ func decodeGeneration(gen mailbox.Gen, b []byte) (mailbox.Generation, error) {
 }
 
 func encodeSpan(s mailbox.Span) []byte {
-	b := codec.AppendU8([]byte{recordVersion}, uint8(s.Cause))
-	b = appendMark(b, s.End.Mark())
-	return append(appendMark(b, s.End.Commit), s.End.Chain[:]...)
+	return appendHead(codec.AppendU8([]byte{recordVersion}, uint8(s.Cause)), s.End)
 }
 
 func decodeSpan(id mailbox.ID, key, b []byte) (mailbox.Span, error) {
 	r := reader(b)
-	s := mailbox.Span{Cause: mailbox.Cause(r.U8())}
-	at := readMark(r)
-	s.End = mailbox.Head{Mailbox: id, Era: at.Era, Seq: at.Seq, Commit: readMark(r)}
-	r.Copy(s.End.Chain[:])
+	s := mailbox.Span{Cause: mailbox.Cause(r.U8()), End: readHead(r, id)}
 	if len(key) != 41 {
 		r.Fail("a span under a key of %d bytes", len(key))
 	} else {
@@ -234,7 +265,8 @@ func spanAt(tx *kv.Tx, id mailbox.ID, seq mailbox.Seq) (s mailbox.Span, ok bool,
 	return s, ok, errors.Join(err, failed())
 }
 
-// loadSpans returns the spans that have a part from from to through.
+// loadSpans returns the spans that have a part from from to through, and of those
+// the first that make a page and one more.
 func loadSpans(tx *kv.Tx, id mailbox.ID, from, through mailbox.Seq) (out []mailbox.Span, err error) {
 	start := from
 	if s, ok, err := spanAt(tx, id, from); err != nil {
@@ -248,7 +280,7 @@ func loadSpans(tx *kv.Tx, id mailbox.ID, from, through mailbox.Seq) (out []mailb
 		if err != nil {
 			return nil, err
 		}
-		if s.From > through {
+		if s.From > through || len(out) > mailbox.MaxSpans {
 			break
 		}
 		out = append(out, s)
@@ -286,18 +318,33 @@ func headAt(tx *kv.Tx, h *head, seq mailbox.Seq) (at mailbox.Head, end mailbox.S
 	return mailbox.Head{Mailbox: h.id, Era: s.End.Era, Seq: seq}, s.End.Seq, nil
 }
 
+// spanBefore returns the span that ends right before seq, a zero one if there is none.
+// Entries mostly go one after the other: looking for a span in a transaction costs
+// as much as the transaction has written.
+func spanBefore(tx *kv.Tx, h *head, seq mailbox.Seq) (mailbox.Span, error) {
+	if h.last.End.Seq == seq-1 {
+		return h.last, nil
+	}
+	if held, err := tx.Has(entryKey(h.id, seq-1)); err != nil || held || seq == 1 {
+		return mailbox.Span{}, err
+	}
+	s, ok, err := spanAt(tx, h.id, seq-1)
+	if err != nil || !ok || s.End.Seq != seq-1 {
+		return mailbox.Span{}, err
+	}
+	return s, nil
+}
+
 // remove takes an entry out and notes it in a span. The caller settles and saves
 // the head.
 func remove(tx *kv.Tx, h *head, e *entry, cause mailbox.Cause) error {
 	s := mailbox.Span{From: e.Seq, Cause: cause, End: e.head(h.id)}
-	if e.Seq > 1 {
-		before, ok, err := spanAt(tx, h.id, e.Seq-1)
-		if err != nil {
-			return err
-		}
-		if ok && before.End.Seq == e.Seq-1 && before.Cause == cause && before.End.Era == e.Era {
-			s.From = before.From
-		}
+	before, err := spanBefore(tx, h, e.Seq)
+	if err != nil {
+		return err
+	}
+	if before.End.Seq > 0 && before.Cause == cause && before.End.Era == e.Era {
+		s.From = before.From
 	}
 	next := spanKey(h.id, e.Seq+1)
 	if b, err := tx.Get(next); err == nil {
@@ -323,9 +370,8 @@ func remove(tx *kv.Tx, h *head, e *entry, cause mailbox.Cause) error {
 	} else if err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return err
 	}
-	h.entries--
-	h.bytes -= e.size()
-	h.changed = true
+	h.count(e, -1)
+	h.last = s
 	return errors.Join(
 		tx.Set(spanKey(h.id, s.From), encodeSpan(s)),
 		tx.Delete(entryKey(h.id, e.Seq)),
@@ -354,11 +400,11 @@ func settle(tx *kv.Tx, h *head) error {
 		if err != nil {
 			return corrupt("generation", err)
 		}
-		next, err := decodeGeneration(h.lowGen+1, b)
+		next, err := decodeGeneration(h.id, h.lowGen+1, b)
 		if err != nil {
 			return err
 		}
-		if first <= next.Seq {
+		if first <= next.Head.Seq {
 			return nil
 		}
 		if err := tx.Delete(genKey(h.id, h.lowGen)); err != nil {

@@ -187,7 +187,7 @@ func (s *Store) TakeSlot(ctx context.Context, id mailbox.SlotID, tag mailbox.Tag
 
 // RevokeSlot implements mailbox.Slots.
 func (s *Store) RevokeSlot(ctx context.Context, id mailbox.SlotID) error {
-	return s.update(func(tx *kv.Tx) error {
+	return s.shrink(func(tx *kv.Tx) error {
 		sl, err := s.loadSlot(tx, id)
 		switch {
 		case err != nil:

@@ -53,6 +53,9 @@ type Harness struct {
 	Open func(t *testing.T, c *Clock) Engine
 	// Reopen closes an engine and opens what it stored, in a new era if asked.
 	Reopen func(t *testing.T, e Engine, newEra bool) Engine
+	// Doubt makes the next write of an engine fail, after it happened or before. It is
+	// nil for an engine whose writes cannot fail.
+	Doubt func(e Engine, happened bool)
 }
 
 const day = 24 * 60
@@ -147,6 +150,8 @@ func (w *world) checkPage(p mailbox.Page, after mailbox.Mark, chain mailbox.Hash
 	at, entries, lost := after.Seq, p.Entries, p.Lost
 	for len(entries)+len(lost) > 0 {
 		switch {
+		case len(lost) > 0 && len(entries) < len(p.Entries):
+			w.Fatalf("a page after %d has a span behind an entry: %+v", after.Seq, p)
 		case len(entries) > 0 && entries[0].Seq == at+1:
 			e := entries[0]
 			chain = mailbox.NextChain(chain, e.Era, e.Seq, e.Minute, e.Hash())
@@ -175,12 +180,16 @@ func TestStore(t *testing.T, h Harness) {
 		{"positions are dense and chained", positions},
 		{"a deposit is known by its hash", idempotency},
 		{"the generation is compared in the write", generations},
+		{"no entry slips behind the end of its generation", generationRace},
 		{"a generation is kept as long as an entry of it", generationLife},
 		{"one winner at the fence", fenceRace},
 		{"the fence outlives the commit", fenceOutlives},
 		{"expiry", expiry},
 		{"a full mailbox refuses", quotaRefuse},
 		{"a full mailbox drops its oldest messages", quotaDrop},
+		{"many small entries make room for a large one", quotaManySmall},
+		{"more spans than a page holds", manySpans},
+		{"what is in doubt is asked again", doubt},
 		{"trim", trim},
 		{"marks in and around what is gone", marks},
 		{"terms", terms},
@@ -276,6 +285,7 @@ func generations(w *world) {
 	_, err := w.put(w.msg("early", 1))
 	w.want(err, mailbox.ErrStale, "a generation that has not come")
 	c := w.must(w.commit("c1", "caps 1", 0, mailbox.Mark{}))
+	installed := c.Head
 	_, err = w.put(w.msg("late", 0))
 	w.want(err, mailbox.ErrStale, "a generation that is over")
 	_, err = w.put(w.commit("late", "caps 1'", 0, c.Head.Commit))
@@ -290,7 +300,7 @@ func generations(w *world) {
 	if st.Gen != 1 || st.Head.Commit.Seq != 3 || st.Head.Seq != 4 || st.Entries != 4 {
 		w.Errorf("state is %+v", st)
 	}
-	for gen, want := range []mailbox.Generation{{Gen: 0, Meta: []byte("caps 0")}, {Gen: 1, Seq: 2, Meta: []byte("caps 1")}} {
+	for gen, want := range []mailbox.Generation{{Gen: 0, Meta: []byte("caps 0")}, {Gen: 1, Head: installed, Meta: []byte("caps 1")}} {
 		if g, err := w.e.Generation(w.ctx, w.id, mailbox.Gen(gen)); err != nil || !reflect.DeepEqual(g, want) {
 			w.Errorf("generation %d is %+v, %v", gen, g, err)
 		}
@@ -469,6 +479,191 @@ func quotaDrop(w *world) {
 	w.want(err, mailbox.ErrQuota, "a mailbox full of commits")
 	if texts, _ := w.readAll(after, chain, 0); fmt.Sprint(texts) != "[c1 k0 k1 k2 k3]" {
 		w.Errorf("a refused deposit took something away: %v", texts)
+	}
+}
+
+func generationRace(w *world) {
+	// Within one call: whatever was right when it was made.
+	out := w.e.Put(w.ctx, []mailbox.Deposit{w.msg("a", 0), w.commit("c1", "caps 1", 0, mailbox.Mark{}), w.msg("late", 0), w.msg("b", 1)})
+	for i, want := range []error{nil, nil, mailbox.ErrStale, nil} {
+		w.want(out[i].Err, want, fmt.Sprint("deposit ", i))
+	}
+	// Among many calls.
+	fence := out[1].Receipt.Head.Mark()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for j := range 50 {
+				o := w.e.Put(w.ctx, []mailbox.Deposit{w.msg(fmt.Sprint(i, ".", j), 1)})[0]
+				if errors.Is(o.Err, mailbox.ErrStale) {
+					return
+				}
+				if o.Err != nil {
+					w.Error(o.Err)
+				}
+			}
+		}()
+	}
+	end := w.must(w.commit("c2", "caps 2", 1, fence)).Head.Seq
+	wg.Wait()
+	w.must(w.msg("z", 2))
+	p, err := w.e.Read(w.ctx, w.id, mailbox.Mark{}, mailbox.Limit{})
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, e := range p.Entries {
+		if (e.Gen <= 1) != (e.Seq <= end) {
+			w.Errorf("an entry of generation %d stands at %d; generation 1 ends at %d", e.Gen, e.Seq, end)
+		}
+	}
+}
+
+func quotaManySmall(w *world) {
+	tm := Terms()
+	tm.MaxEntries, tm.MaxBytes, tm.Full = 10_000, 2*mailbox.MaxPayload, mailbox.DropOldest
+	w.id = w.create(2, tm)
+	c := w.must(w.commit("c1", "", 0, mailbox.Mark{}))
+	var ds []mailbox.Deposit
+	const small = 3000
+	for i := range small {
+		ds = append(ds, w.msg(fmt.Sprintf("%04d", i), 0))
+	}
+	for _, o := range w.e.Put(w.ctx, ds) {
+		w.want(o.Err, nil, "a small entry")
+	}
+	big := func(n byte) mailbox.Deposit {
+		d := w.msg("", 0)
+		d.Payload = bytes.Repeat([]byte{n}, mailbox.MaxPayload)
+		return d
+	}
+	w.must(big(1))
+	if r := w.must(big(2)); r.Head.Seq != small+3 {
+		w.Errorf("stored at %+v", r.Head)
+	}
+	st, err := w.e.State(w.ctx, w.id)
+	if err != nil || st.Bytes > tm.MaxBytes || st.Entries != 2 || st.First != 1 {
+		w.Errorf("state is %+v, %v: want the commit and one large entry", st, err)
+	}
+	after, chain := w.start()
+	texts, lost := w.readAll(after, chain, 0)
+	if len(texts) != 2 || texts[0] != "c1" || len(lost) != 1 || lost[0].Cause != mailbox.Quota {
+		w.Errorf("%d entries, lost %+v", len(texts), lost)
+	}
+	// What can not be taken costs nothing, however much there is to drop.
+	for range 2 {
+		d := w.commit("", "", 0, c.Head.Commit)
+		d.Payload = bytes.Repeat([]byte{byte(c.Head.Seq)}, mailbox.MaxPayload)
+		if c.Head.Seq == 1 {
+			c = w.must(d)
+			w.must(w.msg("stays", 0))
+			continue
+		}
+		_, err = w.put(d)
+		w.want(err, mailbox.ErrQuota, "a commit for which commits would have to go")
+	}
+	if texts, _ := w.readAll(after, chain, 0); texts[len(texts)-1] != "stays" {
+		w.Error("a refused deposit took something away")
+	}
+}
+
+func manySpans(w *world) {
+	tm := Terms()
+	tm.MaxEntries = 10_000
+	w.id = w.create(2, tm)
+	const n = 2*mailbox.MaxSpans + 100
+	var ds []mailbox.Deposit
+	fence := mailbox.Mark{}
+	for i := range n {
+		ds = append(ds, w.msg(fmt.Sprint("m", i), 0), w.commit(fmt.Sprint("c", i), "", 0, fence))
+		fence = mailbox.Mark{Era: w.e.Era(), Seq: mailbox.Seq(2*i + 2)}
+	}
+	for i, o := range w.e.Put(w.ctx, ds) {
+		w.want(o.Err, nil, fmt.Sprint("deposit ", i))
+	}
+	w.c.Advance(31 * day)
+	for _, how := range []string{"expired", "swept"} {
+		for after := (mailbox.Mark{}); ; {
+			p, err := w.e.Read(w.ctx, w.id, after, mailbox.Limit{})
+			if err != nil || len(p.Lost) > mailbox.MaxSpans {
+				w.Fatalf("%s: a page of %d spans, %v", how, len(p.Lost), err)
+			}
+			if after = p.End.Mark(); !p.More {
+				break
+			}
+		}
+		after, chain := w.start()
+		if texts, lost := w.readAll(after, chain, 0); len(texts) != n || len(lost) != n {
+			w.Errorf("%s: %d entries and %d spans, want %d of each", how, len(texts), len(lost), n)
+		}
+		w.e.Sweep(w.ctx)
+	}
+}
+
+// doubt: a call that failed, and one that failed but happened, are both ErrUnknown.
+// The same call again tells what there is, and nothing has been done twice.
+func doubt(w *world) {
+	if w.h.Doubt == nil {
+		w.Skip("this engine's writes cannot fail")
+	}
+	for _, happened := range []bool{false, true} {
+		name := map[bool]string{false: "failed: ", true: "failed but happened: "}[happened]
+		var box mailbox.ID
+		var id mailbox.SlotID
+		var s mailbox.Slot
+		if id, s = w.slot(10); happened {
+			id, s = w.slot(11)
+		}
+		box = mailbox.ID{20, id[0]}
+		w.id = box
+		tag := mailbox.Tag{id[0]}
+		a, c := w.msg("a", 0), w.commit("c", "caps 1", 0, mailbox.Mark{})
+		put := func(ds ...mailbox.Deposit) func() error {
+			return func() error {
+				var errs []error
+				for i, o := range w.e.Put(w.ctx, ds) {
+					if errs = append(errs, o.Err); o.Err == nil && o.Receipt.Again != happened {
+						w.Errorf("%sdeposit %d is said to be stored before: %v", name, i, o.Receipt.Again)
+					}
+				}
+				return errors.Join(errs...)
+			}
+		}
+		for _, call := range []struct {
+			name string
+			do   func() error
+		}{
+			{"create", func() error { return w.e.Create(w.ctx, box, Terms()) }},
+			{"put", put(a)},
+			{"put of a commit", put(c, w.msg("b", 1))},
+			{"trim", func() error { return w.e.Trim(w.ctx, box, 1) }},
+			{"create slot", func() error { return w.e.CreateSlot(w.ctx, id, s) }},
+			{"set slot", func() error { return w.e.SetSlot(w.ctx, id, 1, []byte("two")) }},
+			{"take slot", func() error { return take(w, id, tag) }},
+			{"revoke slot", func() error { return w.e.RevokeSlot(w.ctx, id) }},
+		} {
+			w.h.Doubt(w.e, happened)
+			w.want(call.do(), mailbox.ErrUnknown, name+call.name)
+			w.want(call.do(), nil, name+call.name+" again")
+		}
+		st, err := w.e.State(w.ctx, box)
+		if err != nil || st.Head.Seq != 3 || st.Entries != 2 || st.Gen != 1 || st.First != 2 {
+			w.Errorf("%sstate is %+v, %v", name, st, err)
+		}
+		// What is refused in a batch whose fate is not known is in doubt as well.
+		w.h.Doubt(w.e, happened)
+		ds := []mailbox.Deposit{w.msg("d", 1), w.msg("e", 7)}
+		for i, o := range w.e.Put(w.ctx, ds) {
+			w.want(o.Err, mailbox.ErrUnknown, fmt.Sprint(name, "outcome ", i))
+		}
+		out := w.e.Put(w.ctx, ds)
+		w.want(out[0].Err, nil, name+"the first again")
+		w.want(out[1].Err, mailbox.ErrStale, name+"the second again")
+		w.h.Doubt(w.e, happened)
+		w.want(w.e.Delete(w.ctx, box), mailbox.ErrUnknown, name+"delete")
+		w.want(w.e.Delete(w.ctx, box), nil, name+"delete again")
+		w.want(w.e.Create(w.ctx, box, Terms()), mailbox.ErrGone, name+"create of what was deleted")
 	}
 }
 

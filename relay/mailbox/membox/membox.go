@@ -206,7 +206,7 @@ func (s *Store) putLocked(d *mailbox.Deposit) (r mailbox.Receipt, err error) {
 	})
 	if len(d.Meta) > 0 {
 		b.gen++
-		b.gens = append(b.gens, mailbox.Generation{Gen: b.gen, Seq: head.Seq, Meta: bytes.Clone(d.Meta)})
+		b.gens = append(b.gens, mailbox.Generation{Gen: b.gen, Head: head, Meta: bytes.Clone(d.Meta)})
 	}
 	return mailbox.Receipt{Head: head, Minute: now}, nil
 }
@@ -279,8 +279,13 @@ func (s *Store) Read(ctx context.Context, id mailbox.ID, after mailbox.Mark, lim
 			cause = mailbox.Expired
 		}
 		if cause != 0 {
+			if len(p.Entries) > 0 {
+				break
+			}
 			if n := len(p.Lost); n > 0 && p.Lost[n-1].Cause == cause && p.Lost[n-1].End.Seq+1 == seq && p.Lost[n-1].End.Era == it.Era {
 				p.Lost[n-1].End = it.head
+			} else if n == mailbox.MaxSpans {
+				break
 			} else {
 				p.Lost = append(p.Lost, mailbox.Span{From: seq, Cause: cause, End: it.head})
 			}
@@ -322,7 +327,7 @@ func (s *Store) Generation(ctx context.Context, id mailbox.ID, gen mailbox.Gen) 
 		return mailbox.Generation{}, err
 	}
 	_, _, first := b.held()
-	if int(gen) >= len(b.gens) || gen < b.gen && b.gens[gen+1].Seq < first {
+	if int(gen) >= len(b.gens) || gen < b.gen && b.gens[gen+1].Head.Seq < first {
 		return mailbox.Generation{}, mailbox.ErrNotFound
 	}
 	return b.gens[gen], nil

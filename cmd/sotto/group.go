@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sotto/node"
+	"sotto/node/api"
+)
+
+func (a *app) groupCommand() *cobra.Command {
+	change := func(use, short string, least, most int, f func(c *cobra.Command, args []string) (node.GroupChange, error)) *cobra.Command {
+		return a.command(use, short, least, most, func(ctx context.Context, c *cobra.Command, args []string) error {
+			g, err := f(c, args)
+			if err != nil {
+				return err
+			}
+			return a.changeGroup(ctx, args[0], g)
+		})
+	}
+	return a.group("group", "Conversations of many people", a.createGroupCommand(), a.membersCommand(),
+		a.named(change("add GROUP CONTACT…", "Add contacts", 2, -1, func(_ *cobra.Command, args []string) (node.GroupChange, error) {
+			return node.GroupChange{Add: args[1:]}, nil
+		}), true),
+		change("remove GROUP MEMBER…", "Remove members", 2, -1, func(_ *cobra.Command, args []string) (node.GroupChange, error) {
+			return node.GroupChange{Remove: args[1:]}, nil
+		}),
+		change("rename GROUP NAME", "Call the group otherwise", 2, 2, func(_ *cobra.Command, args []string) (node.GroupChange, error) {
+			return node.GroupChange{Name: &args[1]}, nil
+		}),
+		change("describe GROUP TEXT", "Say what the group is about", 2, 2, func(_ *cobra.Command, args []string) (node.GroupChange, error) {
+			return node.GroupChange{Description: &args[1]}, nil
+		}),
+		change("role GROUP MEMBER member|admin|owner", "Give a member a role", 3, 3, func(_ *cobra.Command, args []string) (node.GroupChange, error) {
+			return node.GroupChange{Roles: []node.RoleOf{{Member: args[1], Role: args[2]}}}, nil
+		}),
+		change("announce GROUP on|off", "Let only admins and owners write, or all", 2, 2, func(c *cobra.Command, args []string) (node.GroupChange, error) {
+			on := args[1] == "on"
+			if !on && args[1] != "off" {
+				return node.GroupChange{}, usage(c, "%q is neither on nor off", args[1])
+			}
+			return node.GroupChange{Announce: &on}, nil
+		}),
+		a.leaveCommand())
+}
+
+func (a *app) createGroupCommand() *cobra.Command {
+	var about string
+	c := a.command("create NAME [CONTACT…] [--about TEXT]", "Make a group and add contacts to it", 1, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		made, err := cl.CreateGroup(ctx, node.GroupOptions{Name: args[0], Description: about, Members: args[1:]})
+		if err != nil {
+			return a.whom(err)
+		}
+		g, err := a.settled(ctx, cl, made.ID)
+		if err != nil {
+			return err
+		}
+		return a.print(g, func(io.Writer) { a.sayGroup(g, "The group is made.") })
+	})
+	c.Flags().StringVar(&about, "about", "", "what the group is about: a `text`")
+	return a.named(c, true)
+}
+
+// changeGroup asks for a change and waits a while for it to come about.
+func (a *app) changeGroup(ctx context.Context, ref string, g node.GroupChange) error {
+	cl := a.client()
+	defer cl.Close()
+	at, err := cl.ChangeGroup(ctx, ref, g)
+	if err != nil {
+		return a.whom(err)
+	}
+	if at, err = a.settled(ctx, cl, at.ID); err != nil {
+		return err
+	}
+	return a.print(at, func(io.Writer) { a.sayGroup(at, "Done.") })
+}
+
+func (a *app) sayGroup(g node.Group, done string) {
+	if g.Changing > 0 {
+		a.say("Noted: it comes about as soon as the relay can be reached.")
+		return
+	}
+	a.say("%s", done)
+}
+
+// settleTime is how long a command waits for a change of a group to come about.
+const settleTime = 10 * time.Second
+
+// settled returns a group when no change of ours is under way, or after a while as it is.
+func (a *app) settled(ctx context.Context, cl *api.Client, id string) (g node.Group, err error) {
+	last, err := cl.LastEvent(ctx)
+	if err != nil {
+		return g, err
+	}
+	if g, err = cl.Group(ctx, id); err != nil || g.Changing == 0 {
+		return g, err
+	}
+	wait, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for _, err := range cl.Events(wait, last) {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			break
+		}
+		if err != nil {
+			return g, err
+		}
+		if g, err = cl.Group(ctx, id); err != nil || g.Changing == 0 {
+			return g, err
+		}
+	}
+	return g, nil
+}
+
+func (a *app) membersCommand() *cobra.Command {
+	return a.command("members GROUP", "Who is in a group, and as what", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		g, err := cl.Group(ctx, args[0])
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(g, func(w io.Writer) {
+			if g.Description != "" {
+				a.say("%s: %s", safe(g.Name), safe(g.Description))
+			}
+			if g.Announce {
+				a.say("Only admins and owners write here.")
+			}
+			var rows [][]string
+			for _, m := range g.Members {
+				you := ""
+				if m.You {
+					you = "you"
+				}
+				rows = append(rows, []string{safe(m.Name), m.Role, count(m.Devices, "device", "devices"), short(m.Account), you})
+			}
+			table(w, []string{"NAME", "ROLE", "DEVICES", "ACCOUNT", ""}, rows)
+		})
+	})
+}
+
+func (a *app) leaveCommand() *cobra.Command {
+	return a.command("leave GROUP", "Leave a group; what was said stays here", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if err := cl.LeaveGroup(ctx, args[0]); err != nil {
+			return a.whom(err)
+		}
+		c, err := cl.Conversation(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(c, func(io.Writer) {
+			if c.State == node.StateLeft {
+				a.say("You have left %s.", safe(c.Name))
+			} else {
+				a.say("You leave %s as soon as another member's node has seen it.", safe(c.Name))
+			}
+		})
+	})
+}

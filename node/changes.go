@@ -1,0 +1,394 @@
+package node
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"sotto/crypto/envelope"
+	"sotto/crypto/identity"
+	"sotto/crypto/mls"
+	"sotto/node/conversation"
+	"sotto/node/store"
+	"sotto/relay/mailbox"
+	"sotto/relay/wire"
+)
+
+// maxAdds is how many devices one commit adds (spec/group.md, section 5).
+const maxAdds = 64
+
+// plan is what a commit of ours is to hold.
+type plan struct {
+	proposals []mls.Proposal
+	made      []conversation.ChangeID // by the proposals
+	moot      []conversation.ChangeID // they need none
+}
+
+// stage makes the commit that the core asks for. A change that turns out to be against
+// the rules is told to the user and dropped; the others are made without it.
+func (t *turn) stage(e conversation.Stage) error {
+	var moot []conversation.ChangeID
+	for ids := e.Changes; ; {
+		p, err := t.plan(ids)
+		if err != nil {
+			return err
+		}
+		moot = append(moot, p.moot...)
+		if len(p.made) == 0 && !e.Update {
+			return errors.Join(t.forgetChanges(moot), t.step(conversation.Unstaged{Moot: moot}))
+		}
+		staged, meta, err := t.commit(p.proposals)
+		switch {
+		case err == nil:
+			h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: e.Expect, Meta: meta})
+			if err != nil {
+				return err
+			}
+			t.staged = staged
+			if err := errors.Join(t.tx.PutStaged(t.o.group, staged.Marshal()), t.forgetChanges(moot)); err != nil {
+				return err
+			}
+			return t.step(conversation.Staged{Hash: h, Changes: p.made, Moot: moot})
+		case len(p.made) == 0:
+			return err
+		case len(p.made) > 1:
+			ids = p.made[:1] // the rest keeps its turn
+		default:
+			if err := t.n.notice(t.tx, fmt.Sprintf("A change of %s cannot be made: %v.", t.title(), err)); err != nil {
+				return err
+			}
+			t.events = true
+			moot, ids = append(moot, p.made...), nil
+		}
+	}
+}
+
+// commit makes a commit that every member will accept, or says why there is none.
+func (t *turn) commit(proposals []mls.Proposal) (*mls.Staged, []byte, error) {
+	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: t.context(), Now: uint64(t.now.Unix())})
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := conversation.DeriveKeys(staged, t.rec.Mailbox)
+	if err != nil {
+		return nil, nil, err
+	}
+	meta := keys.NextCaps()
+	if err := conversation.Validate(t.group, staged, meta); err != nil {
+		return nil, nil, err
+	}
+	if len(staged.Added()) > 0 {
+		letter, err := t.welcomeLetter(staged.Welcome(), staged.Roster())
+		if err != nil {
+			return nil, nil, err
+		}
+		if n := len(letter); n > envelope.MaxLetter {
+			return nil, nil, fmt.Errorf("the welcome would have %d bytes, and a letter has at most %d: the group is too large to add to in this version", n, envelope.MaxLetter)
+		}
+	}
+	return staged, meta, nil
+}
+
+// plan puts the changes together that can be made in one commit.
+func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
+	p := &plan{}
+	before, err := conversation.Group(t.group.Context())
+	if err != nil {
+		return nil, err
+	}
+	leaves := map[mls.LeafIndex]identity.AccountID{} // once the commit is made
+	for _, m := range t.group.Roster() {
+		l, err := conversation.ReadLeaf(m.Node)
+		if err != nil {
+			return nil, err
+		}
+		leaves[m.Leaf] = l.Account
+	}
+	for _, w := range t.group.PendingProposals() { // who wants to leave
+		if r, ok := w.Proposal.(mls.Remove); ok {
+			delete(leaves, r.Removed)
+		}
+	}
+	accounts := map[identity.AccountID]bool{}
+	for _, a := range leaves {
+		accounts[a] = true
+	}
+	after, adds := before.Clone(), 0
+	var roles []store.Change
+	for _, id := range ids {
+		c, err := t.tx.Change(t.o.group, uint64(id))
+		if err != nil {
+			return nil, err
+		}
+		some := false
+		switch c.What {
+		case store.ChangeAdd:
+			if adds += len(c.Packages); adds > maxAdds && adds > len(c.Packages) {
+				continue // the next commit has room
+			}
+			for _, raw := range c.Packages {
+				kp, account, err := readPackage(raw)
+				if err != nil {
+					return nil, err
+				}
+				if before.Role(account) == 0 {
+					p.proposals = append(p.proposals, mls.Add{KeyPackage: kp})
+					accounts[account], some = true, true
+				}
+			}
+		case store.ChangeRemove:
+			for leaf, account := range leaves {
+				if slices.Contains(c.Accounts, [32]byte(account)) {
+					p.proposals = append(p.proposals, mls.Remove{Removed: leaf})
+					delete(leaves, leaf)
+					delete(accounts, account)
+					some = true
+				}
+			}
+		case store.ChangeRole:
+			roles, some = append(roles, c), true
+		default:
+			if some, err = applyToInfo(after, &c); err != nil {
+				return nil, err
+			}
+		}
+		if some {
+			p.made = append(p.made, id)
+		} else {
+			p.moot = append(p.moot, id)
+		}
+	}
+	if after.Kind == conversation.ManyPeople {
+		after.Roles = conversation.Roles(before, accounts)
+		for _, c := range roles {
+			for i := range after.Roles {
+				if slices.Contains(c.Accounts, after.Roles[i].Account) {
+					after.Roles[i].Role = conversation.Role(c.Role)
+				}
+			}
+		}
+	}
+	if data := after.Append(nil); string(data) != string(before.Append(nil)) {
+		extensions := slices.Clone(t.group.Context().Extensions)
+		for i := range extensions {
+			if extensions[i].Type == mls.ExtensionType(conversation.ExtensionGroup) {
+				extensions[i].Data = data
+			}
+		}
+		p.proposals = append(p.proposals, mls.GroupContextExtensions{Extensions: extensions})
+	}
+	return p, nil
+}
+
+// applyToInfo makes a change of what a group shows, and reports whether it is one.
+func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
+	profile, err := conversation.ParseProfile(g.Profile)
+	if err != nil {
+		return false, err
+	}
+	was, may := profile, g.MemberMay
+	switch c.What {
+	case store.ChangeName:
+		profile.Name = c.Text
+	case store.ChangeAbout:
+		profile.Description = c.Text
+	case store.ChangeAnnounce:
+		g.MemberMay |= conversation.MayWrite
+		if c.Role == 1 {
+			g.MemberMay &^= conversation.MayWrite
+		}
+	}
+	g.Profile = profile.Append(nil)
+	return profile != was || g.MemberMay != may, nil
+}
+
+// forgetChanges removes changes that are made, or need not be.
+func (t *turn) forgetChanges(ids []conversation.ChangeID) error {
+	for _, id := range ids {
+		if err := t.tx.DeleteChange(t.o.group, uint64(id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// welcomeLetter is the body of the letter to a device that a commit adds.
+func (t *turn) welcomeLetter(welcome []byte, roster []mls.Member) ([]byte, error) {
+	w := conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain, Welcome: welcome}
+	known := map[identity.AccountID]bool{}
+	for _, m := range roster {
+		l, err := conversation.ReadLeaf(m.Node)
+		if err != nil {
+			return nil, err
+		}
+		if known[l.Account] {
+			continue
+		}
+		known[l.Account] = true
+		name, err := t.profileName(l.Account)
+		if err != nil {
+			return nil, err
+		}
+		if name != "" {
+			w.Names = append(w.Names, conversation.MemberName{Account: l.Account, Name: name})
+		}
+	}
+	return w.Append(nil), nil
+}
+
+// profileName is what an account calls itself, "" if that is not known here.
+func (t *turn) profileName(account identity.AccountID) (string, error) {
+	if account == t.n.account.ID() {
+		return t.n.device.Name, nil
+	}
+	if c, err := t.tx.Contact(account); err == nil {
+		return c.Profile, nil
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return "", err
+	}
+	return t.tx.Name(t.o.group, account)
+}
+
+// welcome writes to the devices that our commit, which is merged now, has added.
+func (t *turn) welcome(s *mls.Staged) error {
+	if len(s.Added()) == 0 {
+		return nil
+	}
+	body, err := t.welcomeLetter(s.Welcome(), t.group.Roster())
+	if err != nil {
+		return err
+	}
+	for _, leaf := range s.Added() {
+		node, ok := t.group.Member(leaf)
+		if !ok {
+			continue
+		}
+		l, err := conversation.ReadLeaf(node)
+		if err != nil {
+			return err
+		}
+		at, err := wire.ReadAddress(l.Inbox.Relay)
+		if err != nil {
+			t.n.log.Warn("a device that was added has an inbox that cannot be reached", "err", err)
+			continue
+		}
+		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, body)
+		if err != nil { // its key is no key: that is its own fault, and not the group's
+			t.n.log.Warn("a device that was added cannot be written to", "err", err)
+			continue
+		}
+		if err := t.tx.AddLetter(&store.Letter{Relay: at.String(), Inbox: l.Inbox.Mailbox, AppendSeed: l.Inbox.AppendKey.Seed(), Entry: entry, Group: t.o.group}); err != nil {
+			return err
+		}
+	}
+	t.letters = true
+	return nil
+}
+
+// title is what the user knows the conversation by.
+func (t *turn) title() string {
+	if t.rec.Many {
+		return t.rec.Name
+	}
+	return t.contactName()
+}
+
+// tellChanges shows in the history of a group what a commit changes in it.
+func (t *turn) tellChanges(s *mls.Staged) error {
+	if !t.rec.Many {
+		return nil
+	}
+	before, err := conversation.Group(t.group.Context())
+	if err != nil {
+		return err
+	}
+	node, _ := t.group.Member(s.Committer())
+	by, err := conversation.ReadLeaf(node)
+	if err != nil {
+		return err
+	}
+	var told []store.Told
+	tell := func(what uint8, of identity.AccountID) {
+		if !slices.ContainsFunc(told, func(x store.Told) bool { return x.What == what && x.Of == of }) {
+			told = append(told, store.Told{What: what, Of: of})
+		}
+	}
+	for _, p := range s.Proposals() {
+		switch r := p.Proposal.(type) {
+		case mls.Add:
+			l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
+			if err != nil {
+				return err
+			}
+			if before.Role(l.Account) != 0 {
+				tell(store.ToldNewDevice, l.Account)
+			} else {
+				tell(store.ToldAdded, l.Account)
+			}
+		case mls.Remove:
+			gone, ok := t.group.Member(r.Removed)
+			if !ok {
+				continue
+			}
+			l, err := conversation.ReadLeaf(gone)
+			if err != nil {
+				return err
+			}
+			if p.ByReference {
+				tell(store.ToldLeft, l.Account)
+			} else {
+				tell(store.ToldRemoved, l.Account)
+			}
+		}
+	}
+	if !s.RemovesSelf() {
+		after, err := conversation.Group(s.Context())
+		if err != nil {
+			return err
+		}
+		old, err := conversation.ParseProfile(before.Profile)
+		if err != nil {
+			return err
+		}
+		now, err := conversation.ParseProfile(after.Profile)
+		if err != nil {
+			return err
+		}
+		if t.rec.Name = now.Name; now.Name != old.Name {
+			told = append(told, store.Told{What: store.ToldName, Text: now.Name})
+		}
+		if now.Description != old.Description {
+			told = append(told, store.Told{What: store.ToldAbout, Text: now.Description})
+		}
+		for _, r := range after.Roles {
+			if was := before.Role(r.Account); was != 0 && was != r.Role {
+				told = append(told, store.Told{What: store.ToldRole, Of: r.Account, Value: uint32(r.Role)})
+			}
+		}
+		if mute := after.MemberMay&conversation.MayWrite == 0; mute != (before.MemberMay&conversation.MayWrite == 0) {
+			told = append(told, store.Told{What: store.ToldAnnounce, Value: uint32(boolBit(mute))})
+		}
+	}
+	if len(told) == 0 {
+		return nil
+	}
+	t.events = true
+	id := sha256.Sum256(fmt.Appendf([]byte("sotto/told"), "%x/%d", t.o.group, t.core.Cursor.Seq))
+	return errors.Join(t.n.noteConversation(t.tx, t.o.group),
+		t.show(&store.Message{ID: id, Seq: uint64(t.core.Cursor.Seq), State: store.MessageReceived, Kind: store.KindChange,
+			From: by.Account, Mine: by.Account == t.n.account.ID(), Sent: t.now, Arrived: t.now, Told: told}))
+}
+
+func boolBit(v bool) uint8 {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// ended keeps what this device was a member of as history, and forgets the rest.
+func (t *turn) ended() error {
+	t.events, t.staged, t.outbox = true, nil, nil
+	return errors.Join(t.n.noteConversation(t.tx, t.o.group), t.tx.ForgetGroup(t.o.group))
+}
