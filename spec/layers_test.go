@@ -28,16 +28,17 @@ var layers = map[string]string{
 
 	"storage/kv":    "",
 	"storage/vault": "storage/kv crypto/codec",
+	"storage/blob":  "storage/kv crypto/codec",
 
 	"relay/mailbox":             "crypto/codec",
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",
 	"relay/mailbox/membox":      "relay/mailbox",
 	"relay/mailbox/mailboxtest": "relay/mailbox",
-	"relay/wire":                "relay/mailbox crypto/key crypto/codec",
+	"relay/wire":                "relay/mailbox storage/blob crypto/key crypto/codec",
 	"relay/transport":           "relay/wire crypto/key",
-	"relay/client":              "relay/wire relay/mailbox relay/transport crypto/key crypto/codec",
-	"relay/access":              "relay/wire relay/mailbox crypto/key crypto/codec",
-	"relay/server":              "relay crypto/key crypto/codec storage/kv",
+	"relay/client":              "relay/wire relay/mailbox relay/transport storage/blob crypto/key crypto/codec",
+	"relay/access":              "relay/wire relay/mailbox storage/blob crypto/key crypto/codec",
+	"relay/server":              "relay crypto/key crypto/codec storage/blob storage/kv",
 
 	"node":              "node crypto storage relay/client relay/wire relay/mailbox relay/transport",
 	"node/content":      "crypto",

@@ -20,6 +20,7 @@ import (
 	"sotto/relay/mailbox/membox"
 	"sotto/relay/server"
 	"sotto/relay/wire"
+	"sotto/storage/blob/memblob"
 	"sotto/storage/kv"
 	"sotto/storage/vault"
 )
@@ -39,6 +40,7 @@ func New(t *testing.T) *World { return &World{t: t, relays: map[key.RelayPublic]
 type Relay struct {
 	Address wire.Address
 	Store   *membox.Store
+	Blobs   *memblob.Store
 	key     key.RelaySecret
 	tickets *access.Tickets
 
@@ -56,7 +58,7 @@ func (w *World) Relay() *Relay {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	r := &Relay{Address: wire.Address{Key: k.Public(), Hints: []ma.Multiaddr{hint}}, Store: membox.New(nil, 0), key: k, tickets: access.NewTickets(make([]byte, 32))}
+	r := &Relay{Address: wire.Address{Key: k.Public(), Hints: []ma.Multiaddr{hint}}, Store: membox.New(nil, 0), Blobs: memblob.New(nil, nil), key: k, tickets: access.NewTickets(make([]byte, 32))}
 	w.mu.Lock()
 	w.relays[k.Public()] = r
 	w.mu.Unlock()
@@ -69,7 +71,7 @@ func (w *World) Relay() *Relay {
 func (r *Relay) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.srv = server.New(server.Config{Key: r.key, Store: r.Store, Slots: r.Store, Policy: access.Policy{Tickets: r.tickets}})
+	r.srv = server.New(server.Config{Key: r.key, Store: r.Store, Slots: r.Store, Blobs: r.Blobs, Policy: access.Policy{Tickets: r.tickets}})
 }
 
 // Stop ends a relay and every connection to it.

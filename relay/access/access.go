@@ -99,6 +99,8 @@ func (k Keys) of(ctx context.Context, c wire.Claim) (key.CapabilityPublic, error
 		if b = meta[:key.Size]; c.Role == wire.RoleAppend {
 			b = meta[key.Size:]
 		}
+	case wire.RoleBlobOwner: // speaks for itself
+		b = c.Object[:]
 	case wire.RoleSlotRead, wire.RoleSlotOwner:
 		owner, read, err := k.Slots.Keys(ctx, mailbox.SlotID(c.Object))
 		if err != nil {
@@ -154,7 +156,7 @@ func (s *Session) ID() wire.Session { return s.id }
 func (s *Session) Prove(ctx context.Context, proofs []wire.Proof) ([]byte, error) {
 	out := make([]byte, len(proofs))
 	for i, p := range proofs {
-		if (p.Role == wire.RoleAdmin || p.Role == wire.RoleSlotRead || p.Role == wire.RoleSlotOwner) && p.Gen != 0 {
+		if (p.Role == wire.RoleAdmin || p.Role == wire.RoleSlotRead || p.Role == wire.RoleSlotOwner || p.Role == wire.RoleBlobOwner) && p.Gen != 0 {
 			continue
 		}
 		k, err := s.keys.of(ctx, p.Claim)
@@ -245,7 +247,10 @@ func prefixOf(a netip.Addr) netip.Prefix {
 
 // Create returns nil if a client at addr may create one thing now, with this
 // ticket or without. It returns an error that wraps ErrRefused.
-func (l *Limiter) Create(addr netip.Addr, ticket []byte) error {
+func (l *Limiter) Create(addr netip.Addr, ticket []byte) error { return l.take(addr, ticket, 1) }
+
+// take returns nil if a client may have n units now.
+func (l *Limiter) take(addr netip.Addr, ticket []byte, n int) error {
 	now := l.clock()
 	if len(ticket) > 0 && l.p.Tickets != nil {
 		return l.p.Tickets.check(ticket, mailbox.MinuteOf(now))
@@ -264,7 +269,7 @@ func (l *Limiter) Create(addr netip.Addr, ticket []byte) error {
 		b = rate.NewLimiter(rate.Limit(l.p.PerMinute/60), l.p.Burst)
 		l.buckets[p] = b
 	}
-	if !b.AllowN(now, 1) {
+	if !b.AllowN(now, n) {
 		return fmt.Errorf("%w: too many from one address", ErrRefused)
 	}
 	return nil

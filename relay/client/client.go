@@ -21,6 +21,7 @@ import (
 	"sotto/relay/mailbox"
 	"sotto/relay/transport"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 )
 
 // Errors of a client; those of the relay are *wire.Error.
@@ -38,7 +39,7 @@ type lostError struct{ cause error }
 func (e *lostError) Error() string { return ErrLost.Error() + ": " + e.cause.Error() }
 func (e *lostError) Unwrap() error { return e.cause }
 func (e *lostError) Is(target error) bool {
-	return target == ErrLost || target == mailbox.ErrUnknown
+	return target == ErrLost || target == mailbox.ErrUnknown || target == blob.ErrUnknown
 }
 
 // errUnsent is wrapped when the session ended before a request was sent on it.
@@ -342,7 +343,7 @@ func (c *Client) hello(ctx context.Context) (*session, error) {
 		return fail(fmt.Errorf("%w: %w", ErrUnreachable, ctx.Err()))
 	}
 	conn.SetDeadline(time.Time{})
-	s := &session{c: c, conn: conn, in: in, id: wire.Session{Relay: who, RelayNonce: r.Nonce, ClientNonce: h.Nonce},
+	s := &session{c: c, conn: conn, in: in, features: r.Features, id: wire.Session{Relay: who, RelayNonce: r.Nonce, ClientNonce: h.Nonce},
 		tokens: make(chan struct{}, wire.MaxInFlight), over: make(chan struct{}), pending: map[uint32]chan answer{},
 		showing: map[wire.Claim]*showing{}, subs: map[mailbox.ID]*subscription{}, frames: creditFrames, bytes: creditBytes}
 	return s, s.write(wire.TCredit, 0, &wire.Credit{Frames: creditFrames, Bytes: creditBytes})
@@ -395,7 +396,11 @@ type Capability struct {
 // call sends a request once its capability has been shown, and returns the body
 // of the answer. A session that ends before the request was sent does not count.
 func (c *Client) call(ctx context.Context, op string, t wire.Type, m func(s *session) wire.Message, caps ...Capability) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	return c.callWithin(ctx, c.cfg.Timeout, op, t, m, caps...)
+}
+
+func (c *Client) callWithin(ctx context.Context, d time.Duration, op string, t wire.Type, m func(s *session) wire.Message, caps ...Capability) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for try := 1; ; try++ {
 		b, err := c.callOnce(ctx, t, m, caps)

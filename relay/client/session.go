@@ -23,6 +23,8 @@ type session struct {
 	tokens chan struct{} // one for each request under way
 	over   chan struct{} // closed when the session has ended
 
+	features uint64 // of the relay
+
 	writing sync.Mutex // held to write a frame
 
 	mu      sync.Mutex // guards the following fields

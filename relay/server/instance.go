@@ -18,6 +18,8 @@ import (
 	"sotto/relay/mailbox/badgerbox"
 	"sotto/relay/transport"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
+	"sotto/storage/blob/dirblob"
 	"sotto/storage/kv"
 )
 
@@ -28,6 +30,7 @@ const (
 	listenFile = "listen"     // what it listens on, or did last, a multiaddr a line
 	tellFile   = "announce"   // what it gives to people in place of that, if anything
 	storeDir   = "mailboxes"
+	blobDir    = "blobs"
 )
 
 // ErrNoHome is returned for a home that no relay has been started in.
@@ -38,6 +41,7 @@ type Options struct {
 	Listen     []string // multiaddrs; none: what it listened on last, or every address, port 4655
 	Announce   []string // multiaddrs to give to people; none: those listened on
 	NeedTicket bool     // without a ticket nothing is created
+	BlobQuota  int64    // bytes of blobs kept for those without a ticket; 0: 10 GiB, 1 GiB if Small
 	Small      bool     // for a few people: a relay inside a node
 	Logger     *slog.Logger
 
@@ -58,6 +62,7 @@ var DefaultListen = []string{"/ip4/0.0.0.0/tcp/4655", "/ip6/::/tcp/4655"}
 // Instance is a running relay.
 type Instance struct {
 	store    *badgerbox.Store
+	blobs    *dirblob.Store
 	server   *Server
 	listener *transport.Listener
 	tickets  *access.Tickets
@@ -97,11 +102,22 @@ func Start(home string, o Options) (*Instance, error) {
 		}
 		return nil, fmt.Errorf("start relay: %w", err)
 	}
+	if o.BlobQuota == 0 {
+		o.BlobQuota = 10 << 30
+		if o.Small {
+			o.BlobQuota = 1 << 30
+		}
+	}
+	in.blobs, err = dirblob.Open(dirblob.Config{Dir: filepath.Join(home, blobDir), Quota: map[blob.Class]int64{access.Strangers: o.BlobQuota}, Logger: o.Logger})
+	if err != nil {
+		in.store.Close()
+		return nil, fmt.Errorf("start relay: %w", err)
+	}
 	var store Store = in.store
 	if o.Watch != nil {
 		store = o.Watch(store)
 	}
-	in.server = New(Config{Key: k, Store: store, Slots: store, Logger: o.Logger,
+	in.server = New(Config{Key: k, Store: store, Slots: store, Blobs: in.blobs, Logger: o.Logger,
 		Sessions: sessions, Bytes: held, Policy: access.Policy{Tickets: in.tickets, NeedTicket: o.NeedTicket}})
 	in.listener, err = transport.Listen(transport.Config{Key: k, Listen: o.Listen, Announce: o.Announce, MaxConns: sessions})
 	if err == nil {
@@ -144,12 +160,12 @@ func (in *Instance) Ticket(life time.Duration) []byte {
 // Failed gives an error if the relay stops by itself.
 func (in *Instance) Failed() <-chan error { return in.served }
 
-// Close says goodbye to clients, waits for what is under way and closes the store.
+// Close says goodbye to clients, waits for what is under way and closes the stores.
 func (in *Instance) Close() error {
 	in.listener.Stop()
 	in.server.Close()
 	err := in.listener.Close()
-	return errors.Join(err, in.store.Close())
+	return errors.Join(err, in.store.Close(), in.blobs.Close())
 }
 
 func (in *Instance) shut() {
@@ -158,6 +174,7 @@ func (in *Instance) shut() {
 	}
 	in.server.Close()
 	in.store.Close()
+	in.blobs.Close()
 }
 
 // AddressAt returns the address of the relay in a home, whether or not it runs: what
@@ -242,6 +259,14 @@ func Check(home string, listen []string) []Finding {
 	} else {
 		size, _ := store.Size()
 		add("store", store.Close(), fmt.Sprintf("opens, %d MiB", size>>20))
+	}
+	if running {
+		add("blobs", nil, "in use by a running relay")
+	} else if blobs, err := dirblob.Open(dirblob.Config{Dir: filepath.Join(home, blobDir), SweepPeriod: -1}); err != nil {
+		add("blobs", err, "")
+	} else {
+		size, _ := blobs.Size()
+		add("blobs", blobs.Close(), fmt.Sprintf("open, %d MiB", size>>20))
 	}
 	free, err := kv.FreeAt(home)
 	if err == nil && free < kv.DefaultReserve {

@@ -34,6 +34,7 @@ import (
 	"sotto/relay/access"
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 )
 
 // Config says what a server serves.
@@ -41,12 +42,14 @@ type Config struct {
 	Key    key.RelaySecret // signs; also the key of the transport
 	Store  mailbox.Store
 	Slots  mailbox.Slots
+	Blobs  blob.Store // nil: it keeps none
 	Policy access.Policy
 	Clock  func() time.Time // default: time.Now
 	Idle   time.Duration    // a session without a frame is ended; default 5 minutes
 	// Terms are what a client gets that asks for none, and its entries and bytes
 	// the most that a client may ask for; zero fields have defaults.
 	Terms    mailbox.Terms
+	Uploads  access.BlobPolicy
 	Sessions int   // at once; default 100,000
 	Bytes    int64 // of requests and answers under way in all sessions; default 256 MiB
 	Shown    int64 // capabilities shown in all sessions, beyond the first 64 of each; default 20 for each session
@@ -89,9 +92,12 @@ type Server struct {
 
 	signing sync.Mutex // guards the following field
 	signed  map[mailbox.Head]wire.SignedHead
+
+	blobLimiter *access.BlobLimiter
+	audits      chan struct{} // one for each that is under way
 }
 
-// New makes a server. The caller closes the store after the server.
+// New makes a server. The caller closes the stores after the server.
 func New(c Config) *Server {
 	if c.Clock == nil {
 		c.Clock = time.Now
@@ -128,6 +134,7 @@ func New(c Config) *Server {
 		sessions: map[*session]bool{}, watching: map[mailbox.ID]map[*session]bool{}, signed: map[mailbox.Head]wire.SignedHead{},
 		making: make(chan struct{}, pagesAtOnce),
 	}
+	s.blobLimiter, s.audits = access.NewBlobLimiter(s.limiter, c.Uploads, c.Clock), make(chan struct{}, audits)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.unring = c.Store.Listen(s.ring)
 	return s
@@ -268,7 +275,7 @@ func (s *Server) receipt(r mailbox.Receipt) *wire.Receipt {
 }
 
 func (s *Server) serve(conn net.Conn) {
-	ss := &session{s: s, conn: conn, addr: remoteAddr(conn), tokens: make(chan struct{}, inFlight), freed: make(chan struct{}, 1),
+	ss := &session{s: s, conn: conn, addr: remoteAddr(conn), tokens: make(chan struct{}, inFlight), freed: make(chan struct{}, 1), audit: make(chan struct{}, 1),
 		over: make(chan struct{}), subs: map[mailbox.ID]*sub{}, dirty: map[mailbox.ID]bool{}, work: make(chan struct{}, 1)}
 	s.mu.Lock()
 	switch {
@@ -311,6 +318,9 @@ func (ss *session) hello(in *bufio.Reader) error {
 	h := wire.RelayHello{
 		Version: wire.Version, Key: cfg.Key.Public(), Era: cfg.Store.Era(), Minute: mailbox.MinuteOf(cfg.Clock()),
 		MaxFrame: wire.MaxFrame, MaxInFlight: wire.MaxInFlight, KeepMax: uint64(mailbox.MaxMinutes),
+	}
+	if cfg.Blobs != nil {
+		h.Features |= wire.FeatureBlobs
 	}
 	rand.Read(h.Nonce[:])
 	ss.access = access.NewSession(wire.Session{Relay: h.Key, RelayNonce: h.Nonce, ClientNonce: c.Nonce}, ss.s.keys)

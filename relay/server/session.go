@@ -38,6 +38,8 @@ type session struct {
 	writing sync.Mutex // held to write a frame
 	paging  sync.Mutex // held from making a page until it is sent
 
+	audit chan struct{} // holds one: while a blob is looked through
+
 	appendOnce sync.Once
 	appends    chan appendJob
 
@@ -345,6 +347,9 @@ func (ss *session) dispatch(fr wire.Frame) bool {
 	case wire.THello:
 		return false // a session begins once
 	}
+	if ss.s.cfg.Blobs != nil {
+		return ss.dispatchBlob(fr)
+	}
 	return ss.malformed(fr.ID)
 }
 
@@ -355,22 +360,27 @@ func (ss *session) malformed(id uint32) bool {
 
 // begin runs f beside other requests, if there are not too many.
 func (ss *session) begin(fr wire.Frame, f func()) bool {
+	return ss.beginHolding(fr.ID, len(fr.Body), f)
+}
+
+// beginHolding is begin for a request that holds n bytes, with its answer.
+func (ss *session) beginHolding(id uint32, n int, f func()) bool {
 	select {
 	case ss.tokens <- struct{}{}:
 	default:
-		ss.refuse(fr.ID, &wire.Error{Code: wire.CodeBusy, Wait: time.Second})
+		ss.refuse(id, &wire.Error{Code: wire.CodeBusy, Wait: time.Second})
 		return true
 	}
-	if err := ss.hold(len(fr.Body)); err != nil {
+	if err := ss.hold(n); err != nil {
 		<-ss.tokens
-		ss.refuse(fr.ID, err)
+		ss.refuse(id, err)
 		return true
 	}
 	ss.busy.Add(1)
 	go func() {
 		defer ss.busy.Done()
 		f()
-		ss.free(len(fr.Body))
+		ss.free(n)
 		<-ss.tokens
 	}()
 	return true

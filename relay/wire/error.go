@@ -7,6 +7,7 @@ import (
 
 	"sotto/crypto/codec"
 	"sotto/relay/mailbox"
+	"sotto/storage/blob"
 )
 
 // Code is the class of a failed request. Codes are part of the protocol: values
@@ -28,6 +29,8 @@ const (
 	CodeGone        Code = 25
 	CodeTerms       Code = 26
 	CodeSlotVersion Code = 27
+	CodeDamaged     Code = 28
+	CodeMismatch    Code = 29
 	CodeQuota       Code = 30
 	CodeBusy        Code = 31
 	CodeRefused     Code = 32
@@ -38,7 +41,7 @@ var words = map[Code]string{
 	CodeMalformed:   "it could not read the request",
 	CodeVersion:     "it speaks no version that we do",
 	CodeUnknown:     "it does not know whether that was stored",
-	CodeDenied:      "no such mailbox or slot, or no right to use it",
+	CodeDenied:      "no such mailbox, slot or blob, or no right to use it",
 	CodeConflict:    "another commit came first",
 	CodeStale:       "the mailbox is at another generation",
 	CodeEra:         "the mailbox never stood there",
@@ -47,7 +50,9 @@ var words = map[Code]string{
 	CodeGone:        "it is gone",
 	CodeTerms:       "it does not grant these terms",
 	CodeSlotVersion: "the slot has another version",
-	CodeQuota:       "the mailbox is full",
+	CodeDamaged:     "what it keeps of it is damaged",
+	CodeMismatch:    "the bytes are not those that it is named by",
+	CodeQuota:       "there is no room for it: its quota is used up",
 	CodeBusy:        "it takes nothing new for now",
 	CodeRefused:     "it does not let us create anything",
 }
@@ -89,7 +94,7 @@ func (e *Error) Gone() mailbox.SlotCause {
 	return 0
 }
 
-// sentinels pairs the store's errors with codes, for both directions.
+// sentinels pairs the stores' errors with codes, for both directions.
 var sentinels = []struct {
 	err  error
 	code Code
@@ -107,13 +112,23 @@ var sentinels = []struct {
 	{mailbox.ErrQuota, CodeQuota},
 	{mailbox.ErrBusy, CodeBusy},
 	{mailbox.ErrUnknown, CodeUnknown},
+	{blob.ErrNotFound, CodeDenied},
+	{blob.ErrExists, CodeExists},
+	{blob.ErrTooLarge, CodeTooLarge},
+	{blob.ErrTerms, CodeTerms},
+	{blob.ErrBadChunk, CodeMalformed},
+	{blob.ErrMismatch, CodeMismatch},
+	{blob.ErrDamaged, CodeDamaged},
+	{blob.ErrQuota, CodeQuota},
+	{blob.ErrBusy, CodeBusy},
+	{blob.ErrUnknown, CodeUnknown},
 }
 
 // Is lets callers on either side of the wire test for the same sentinel. A relay
 // that failed may have stored what was asked: CodeInternal is ErrUnknown too.
 func (e *Error) Is(target error) bool {
 	if e.Code == CodeInternal {
-		return target == mailbox.ErrUnknown
+		return target == mailbox.ErrUnknown || target == blob.ErrUnknown
 	}
 	for _, s := range sentinels {
 		if e.Code == s.code && target == s.err {

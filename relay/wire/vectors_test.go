@@ -451,6 +451,9 @@ func TestBadStructures(t *testing.T) {
 		bad{Name: "Subscribe: 257 cursors", Type: "Subscribe", Bytes: codec.AppendVec(nil, make([]byte, 257*52)), Error: "malformed"},
 		bad{Name: "SlotSet: a value of 65,537 bytes announced", Type: "SlotSet", Bytes: slices.Concat(raw("SlotSet")[:36], []byte{0x80, 0x01, 0x00, 0x01}), Error: "malformed"},
 		bad{Name: "SlotCreate: neither once nor for many", Type: "SlotCreate", Bytes: with(raw("SlotCreate"), 64, 2), Error: "malformed"},
+		bad{Name: "BlobWrite: a chunk of 262,145 bytes announced", Type: "BlobWrite", Bytes: slices.Concat(raw("BlobWrite")[:65], []byte{0x80, 0x04, 0x00, 0x01}), Error: "malformed"},
+		bad{Name: "BlobData: 262,145 bytes announced", Type: "BlobData", Bytes: slices.Concat(raw("BlobData")[:4], []byte{0x80, 0x04, 0x00, 0x01}), Error: "malformed"},
+		bad{Name: "BlobCreate: a ticket of 256 bytes", Type: "BlobCreate", Bytes: slices.Concat(raw("BlobCreate")[:72], codec.AppendVec(nil, make([]byte, 256))), Error: "malformed"},
 		bad{Name: "Error: a detail of 513 bytes", Type: "Error", Bytes: slices.Concat([]byte{0, 1, 0, 0, 0, 0}, codec.AppendVec(nil, make([]byte, 513))), Error: "malformed"},
 	)
 	slices.SortFunc(made, func(a, b bad) int { return strings.Compare(a.Name, b.Name) })

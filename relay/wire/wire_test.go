@@ -16,6 +16,7 @@ import (
 
 	"sotto/crypto/key"
 	"sotto/relay/mailbox"
+	"sotto/storage/blob"
 )
 
 const vectorFile = "../../spec/vectors/relay/structures.json"
@@ -42,6 +43,7 @@ func samples() map[string]Message {
 	signed := SignHeads(relay, heads).Head(1)
 	page := Page{Entries: []mailbox.Entry{entry}, Lost: []mailbox.Span{{From: 2, Cause: mailbox.Quota, End: head}}, End: signed, More: true}
 	cursor := Cursor{Mailbox: box, Gen: 1, After: mailbox.Mark{Era: 8, Seq: 1}}
+	owner, id := blob.Owner(admin.Public().Bytes()), blob.Sum([]byte("blob"))
 	return map[string]Message{
 		"ClientHello":   &ClientHello{MinVersion: 1, MaxVersion: 1, Nonce: Nonce{6}},
 		"RelayHello":    &RelayHello{Version: 1, Key: relay.Public(), Era: 8, Nonce: Nonce{5}, Minute: 29_000_000, MaxFrame: MaxFrame, MaxInFlight: MaxInFlight, KeepMax: 259200},
@@ -70,6 +72,18 @@ func samples() map[string]Message {
 		"Status":        status,
 		"Empty":         &Empty{},
 		"Flags":         &Flags{[]byte{1, 0}},
+		"BlobCreate":    &BlobCreate{Owner: owner, Blob: id, Size: 300_000, Expires: 29_000_000, Ticket: []byte("ticket")},
+		"BlobWrite":     &BlobWrite{Owner: owner, Blob: id, Chunk: 1, Data: []byte("chunk")},
+		"BlobMissing":   &BlobMissing{Chunks: 0b10},
+		"BlobRead":      &BlobRead{Blob: id, Offset: 262_144, Length: 37_856},
+		"BlobData":      &BlobData{Size: 262_149, Data: []byte("chunk")},
+		"BlobInfo":      &BlobInfo{Size: 300_000, Expires: 29_000_000},
+		"BlobRenew":     &BlobRenew{Owner: owner, Blob: id, Expires: 29_000_001},
+		"BlobRenewed":   &BlobRenewed{Expires: 29_000_001},
+		"BlobDelete":    &BlobDelete{Owner: owner, Blob: id},
+		"BlobAudit":     &BlobAudit{Blob: id, Nonce: Nonce{9}},
+		"BlobProof":     &BlobProof{MAC: blob.Answer(Nonce{9}, []byte("blob"))},
+		"ProveBlobs":    &Prove{[]Proof{s.Prove(admin, Claim{Role: RoleBlobOwner, Object: owner})}},
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build race
+
+package dirblob
+
+const race = true
