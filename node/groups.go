@@ -318,8 +318,8 @@ func (n *Node) Group(ctx context.Context, ref string) (out Group, err error) {
 		return out, nil
 	}
 	o := n.ownerOf(groupOf(out.Conversation.ID))
-	if o == nil {
-		return out, fmt.Errorf("%w: the node is stopping", ErrBusy)
+	if o == nil { // it has just been joined
+		o = &owner{n: n, group: groupOf(out.Conversation.ID)}
 	}
 	s, err := o.snapshot()
 	if err != nil {

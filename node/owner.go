@@ -432,10 +432,10 @@ func (t *turn) mine(id content.ID, change func(*store.Message)) error {
 		return err
 	}
 	change(&m)
-	if m.Kind == store.KindHidden {
-		return t.tx.DeleteMessage(t.o.group, id) // it has done its work
-	}
 	t.events = true
+	if m.Kind == store.KindHidden { // it has done its work
+		return errors.Join(t.tx.DeleteMessage(t.o.group, id), t.n.noteConversation(t.tx, t.o.group))
+	}
 	return errors.Join(t.tx.PutMessage(t.o.group, &m), t.n.noteMessage(t.tx, t.o.group, id))
 }
 
@@ -672,7 +672,8 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 		return nil, err
 	}
 	if c.Kind.Hidden() {
-		return nil, t.hear(leaf, c)
+		t.events = true // names, and who can be added, may be others now
+		return nil, errors.Join(t.hear(leaf, c), t.n.noteConversation(t.tx, t.o.group))
 	}
 	info, err := conversation.Group(t.group.Context())
 	if err != nil {

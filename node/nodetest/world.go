@@ -228,11 +228,12 @@ func (p *Person) Until(what string, ok func() bool) {
 			return
 		}
 	}
-	if !ok() {
-		contacts, _ := p.Contacts(context.Background())
-		status, _ := p.Status(context.Background())
-		p.w.t.Fatalf("%s: %s has not come about; contacts %+v, status %+v", filepath.Base(p.Home), what, contacts, status)
+	if ok() {
+		p.w.t.Fatalf("%s: %s has come about, and no event has told of it", filepath.Base(p.Home), what)
 	}
+	contacts, _ := p.Contacts(context.Background())
+	status, _ := p.Status(context.Background())
+	p.w.t.Fatalf("%s: %s has not come about; contacts %+v, status %+v", filepath.Base(p.Home), what, contacts, status)
 }
 
 // Contacts returns a contact's state by name, "" if there is none.
