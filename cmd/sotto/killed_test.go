@@ -27,7 +27,9 @@ type process struct {
 	env  []string
 	cmd  *exec.Cmd
 	out  *bufio.Reader
-	log  *bytes.Buffer
+	log  *bytes.Buffer // whole once it has ended
+	done chan struct{} // closed when it has ended
+	err  error         // how it ended
 }
 
 func (p *process) start(path string) {
@@ -42,13 +44,51 @@ func (p *process) start(path string) {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
+	p.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		p.err = cmd.Wait()
+		close(done)
+	}(p.cmd, p.done)
+}
+
+// wait waits until it has ended, and says how.
+func (p *process) wait() error {
+	<-p.done
+	p.cmd = nil
+	return p.err
 }
 
 func (p *process) kill() {
 	if p.cmd != nil {
 		p.cmd.Process.Kill()
-		p.cmd.Wait()
-		p.cmd = nil
+		p.wait()
+	}
+}
+
+// said ends it and returns its log.
+func (p *process) said() *bytes.Buffer {
+	p.kill()
+	return p.log
+}
+
+// answers waits until a node answers, and fails when it has ended instead or a minute
+// has passed.
+func (p *process) answers(c *api.Client) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		_, err := c.Status(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-p.done:
+			p.t.Fatalf("%s ended instead of answering: %v\n%s", p.name, p.err, p.log)
+		case <-ctx.Done():
+			p.t.Fatalf("%s does not answer: %v\n%s", p.name, err, p.said())
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
 }
 
@@ -106,7 +146,7 @@ func (x *three) newPerson(name string, env ...string) {
 	p.env = append([]string{"ENGINE=quick", "SOTTO_HOME=" + x.home(name), "SOTTO_PASSPHRASE_FILE=" + filepath.Join(x.dir, "pass"), "XDG_RUNTIME_DIR=" + x.dir}, env...)
 	p.args = []string{"sotto", "init", "--name", name, "--relay", x.address}
 	p.start(os.Args[0])
-	if err := p.cmd.Wait(); err != nil {
+	if err := p.wait(); err != nil {
 		x.t.Fatalf("init: %v\n%s", err, p.log)
 	}
 	p.args = []string{"sotto", "up", "--embedded-relay=false"}
@@ -141,8 +181,7 @@ func (x *three) startRelay() {
 	x.relay.start(x.bin)
 	line, err := x.relay.out.ReadString('\n')
 	if err != nil {
-		x.relay.cmd.Wait()
-		x.t.Fatalf("the relay did not start: %v\n%s", err, x.relay.log)
+		x.t.Fatalf("the relay did not start: %v\n%s", err, x.relay.said())
 	}
 	x.address = strings.TrimSpace(line)
 }
@@ -153,17 +192,7 @@ func (x *three) startPerson(name string) {
 	p := x.people[name]
 	p.start(os.Args[0])
 	c := api.NewClient(x.home(name))
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	for {
-		_, err := c.Status(ctx)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			x.t.Fatalf("%s does not answer: %v\n%s", name, err, p.log)
-		}
-	}
+	p.answers(c)
 	x.clients[name] = c
 }
 
@@ -171,10 +200,9 @@ func (x *three) stopPerson(name string) {
 	x.t.Helper()
 	p := x.people[name]
 	p.cmd.Process.Signal(os.Interrupt)
-	if err := p.cmd.Wait(); err != nil {
+	if err := p.wait(); err != nil {
 		x.t.Errorf("%s: %v\n%s", name, err, p.log)
 	}
-	p.cmd = nil
 	x.clients[name].Close()
 }
 
@@ -200,7 +228,7 @@ func (x *three) until(name, what string, ok func(c *api.Client) bool) {
 		}
 	}
 	if !ok(c) {
-		x.t.Fatalf("%s: %s has not come about\n%s", name, what, x.people[name].log)
+		x.t.Fatalf("%s: %s has not come about\n%s", name, what, x.people[name].said())
 	}
 }
 
@@ -326,6 +354,8 @@ func TestKilledThirtyTimes(t *testing.T) {
 	progress := make(chan struct{}, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
 	write := func(me, other string) {
 		defer wg.Done()
 		for n := 0; ctx.Err() == nil; n++ {
@@ -351,7 +381,11 @@ func TestKilledThirtyTimes(t *testing.T) {
 	go write("Ben", "Ana")
 	for range rounds {
 		for want := total() + 1 + rng.IntN(60); total() < want; {
-			<-progress
+			select {
+			case <-progress:
+			case <-time.After(2 * time.Minute):
+				t.Fatalf("nobody could send for two minutes\nrelay: %s\nAna: %s\nBen: %s", x.relay.said(), x.people["Ana"].said(), x.people["Ben"].said())
+			}
 		}
 		switch victim := rng.IntN(3); victim {
 		case 0:
@@ -363,14 +397,7 @@ func TestKilledThirtyTimes(t *testing.T) {
 			p := x.people[name]
 			p.start(os.Args[0])
 			fresh := api.NewClient(x.home(name))
-			for {
-				sctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-				_, err := fresh.Status(sctx)
-				cancel()
-				if err == nil {
-					break
-				}
-			}
+			p.answers(fresh)
 			mu.Lock()
 			x.clients[name] = fresh
 			mu.Unlock()

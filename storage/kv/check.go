@@ -2,13 +2,66 @@ package kv
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/sys/unix"
 )
+
+// removeUnmade removes the log files that a process was killed while making: Badger
+// makes a file and then gives it its size, and opens no database where the second has
+// not happened. Nothing has been written to such a file. Only the newest log of its
+// kind can be one; an older one without bytes has lost them, and stays.
+//
+// Badger's own lock is held meanwhile, a lock of the folder: the process that makes a
+// file may still be alive.
+func removeUnmade(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return ErrLocked
+		}
+		return err
+	}
+	files, err := f.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	newest := map[string]string{} // by ending; a name is a number with zeros before it
+	for _, e := range files {
+		name := e.Name()
+		number, kind, _ := strings.Cut(name, ".")
+		if kind != "mem" && kind != "vlog" {
+			continue
+		}
+		if old, ok := newest[kind]; !ok || len(number) > len(old)-len(kind)-1 || len(name) == len(old) && name > old {
+			newest[kind] = name
+		}
+	}
+	for _, name := range newest {
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // checkTables looks at the end of every table that the manifest names. Badger
 // reads lengths there and, where one leads out of the file, panics in a goroutine

@@ -198,6 +198,9 @@ func (d *DB) open() (db *badger.DB, err error) {
 		}
 	}()
 	o := d.opt.badgerOptions()
+	if err := removeUnmade(o.Dir); err != nil {
+		return nil, err
+	}
 	if err := checkTables(o); err != nil {
 		return nil, err
 	}

@@ -1,16 +1,21 @@
 package kv
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T, o Options) *DB {
@@ -256,6 +261,117 @@ func TestDamage(t *testing.T) {
 	}
 	if damaged < 8 {
 		t.Errorf("only %d files could be damaged", damaged)
+	}
+}
+
+// A log that a process was killed while making is empty: the database opens with all
+// it had. An older one that is empty has lost what it held, and is not passed over.
+func TestLogKilledInTheMaking(t *testing.T) {
+	for _, kind := range []string{"mem", "vlog"} {
+		dir := t.TempDir()
+		d := open(t, Options{Dir: dir})
+		set(d, "k", "v")
+		d.Close()
+		name := func(n int) string { return filepath.Join(dir, fmt.Sprintf("%05d.%s", n, kind)) }
+		if kind == "vlog" {
+			name = func(n int) string { return filepath.Join(dir, fmt.Sprintf("%06d.%s", n, kind)) }
+		}
+		if err := os.WriteFile(name(90), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d = open(t, Options{Dir: dir})
+		if got := get(t, d, "k"); got != "v" {
+			t.Errorf("with an empty %s: %q", name(90), got)
+		}
+		d.Close()
+		os.WriteFile(name(80), nil, 0o600)
+		os.WriteFile(name(90), make([]byte, 100), 0o600)
+		if _, err := Open(Options{Dir: dir, Small: true}); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("with an empty %s that is not the newest: %v, want ErrCorrupt", name(80), err)
+		}
+	}
+}
+
+// A process that opens a database and writes is killed at random moments, its opening
+// and closing among them: the database opens again each time, with everything whose
+// update had returned.
+func TestKilledAtAnyMoment(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs a process again and again, which takes seconds")
+	}
+	dir := t.TempDir()
+	acked := 0
+	for range 60 {
+		cmd := exec.Command(os.Args[0], "-test.run", "^$")
+		cmd.Env = append(os.Environ(), "SOTTO_KV_CHILD="+dir)
+		var log bytes.Buffer
+		cmd.Stderr = &log
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		if rand.N(3) > 0 { // before it opens, while it does, or later
+			lines.Scan()
+		}
+		time.AfterFunc(rand.N(60*time.Millisecond), func() { cmd.Process.Kill() })
+		for lines.Scan() {
+			if n, err := strconv.Atoi(lines.Text()); err == nil {
+				acked = n
+			}
+		}
+		cmd.Wait()
+		if log.Len() > 0 {
+			t.Fatalf("after %d updates: %s", acked, &log)
+		}
+	}
+	d := open(t, Options{Dir: dir, Key: childKey})
+	n, _ := strconv.Atoi(get(t, d, "last"))
+	if n != acked && n != acked+1 {
+		t.Errorf("the last update is %d, acknowledged was %d", n, acked)
+	}
+	t.Logf("%d updates acknowledged", acked)
+}
+
+var childKey = bytes.Repeat([]byte{7}, 32)
+
+// TestMain is the process that TestKilledAtAnyMoment kills, where it is told so.
+func TestMain(m *testing.M) {
+	dir := os.Getenv("SOTTO_KV_CHILD")
+	if dir == "" {
+		os.Exit(m.Run())
+	}
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	fmt.Println("begun")
+	for n := 0; ; { // opened and closed again and again: most is done then
+		d, err := Open(Options{Dir: dir, Small: true, MaxTx: 64 << 10, Key: childKey})
+		fail(err)
+		d.View(func(tx *Tx) error {
+			v, err := tx.Get([]byte("last"))
+			if err == nil {
+				n, err = strconv.Atoi(string(v))
+			}
+			return nil
+		})
+		for range 20 {
+			n++
+			fail(d.Update(func(tx *Tx) error {
+				if err := tx.Set([]byte("last"), []byte(strconv.Itoa(n))); err != nil {
+					return err
+				}
+				return tx.Set([]byte(fmt.Sprint("k", n)), make([]byte, 20<<10))
+			}))
+			fmt.Println(n)
+		}
+		fail(d.Close())
 	}
 }
 
