@@ -7,20 +7,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/dgraph-io/badger/v4"
 	"golang.org/x/sys/unix"
 )
 
-// removeUnmade removes the log files that a process was killed while making: Badger
-// makes a file and then gives it its size, and opens no database where the second has
-// not happened. Nothing has been written to such a file. Only the newest log of its
-// kind can be one; an older one without bytes has lost them, and stays.
+// removeEmpty removes the log files that a process was killed while making or
+// deleting: Badger makes a file and then gives it its size, takes its size away and
+// then deletes it, and opens no database where the second step has not happened. Such
+// a file holds nothing yet, or what stands in a table that the manifest names.
 //
 // Badger's own lock is held meanwhile, a lock of the folder: the process that makes a
 // file may still be alive.
-func removeUnmade(dir string) error {
+func removeEmpty(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -36,27 +35,18 @@ func removeUnmade(dir string) error {
 	if err != nil {
 		return err
 	}
-	newest := map[string]string{} // by ending; a name is a number with zeros before it
 	for _, e := range files {
-		name := e.Name()
-		number, kind, _ := strings.Cut(name, ".")
-		if kind != "mem" && kind != "vlog" {
+		if kind := filepath.Ext(e.Name()); kind != ".mem" && kind != ".vlog" {
 			continue
 		}
-		if old, ok := newest[kind]; !ok || len(number) > len(old)-len(kind)-1 || len(name) == len(old) && name > old {
-			newest[kind] = name
-		}
-	}
-	for _, name := range newest {
-		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
+		info, err := e.Info()
 		if err != nil {
 			return err
 		}
 		if info.Size() > 0 {
 			continue
 		}
-		if err := os.Remove(path); err != nil {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}

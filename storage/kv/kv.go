@@ -198,7 +198,7 @@ func (d *DB) open() (db *badger.DB, err error) {
 		}
 	}()
 	o := d.opt.badgerOptions()
-	if err := removeUnmade(o.Dir); err != nil {
+	if err := removeEmpty(o.Dir); err != nil {
 		return nil, err
 	}
 	if err := checkTables(o); err != nil {
