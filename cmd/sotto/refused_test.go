@@ -54,7 +54,7 @@ func TestInvitesThatAreRefused(t *testing.T) {
 		{"a letter is another", "Ben", "sotto:i#" + body[:40] + other + body[41:], 2, "the link is damaged"},
 		{"it links a device", "Ben", "sotto:d#" + body, 2, "never open one that somebody else gave you"},
 		{"one's own", "Ana", good, 2, "this is your own invite"},
-		{"expired", "Ben", expired.Text(), 5, "the invite has expired; ask for a new one"},
+		{"expired", "Ben", expired.Text(), 5, "the link has expired; ask for a new one"},
 		{"revoked", "Ben", revoked, 5, "the invite was revoked by who made it"},
 		{"taken by a thief", "Ben", stolen, 5, "the invite has been used by somebody else; if that was not you, tell who gave it to you"},
 	} {

@@ -28,6 +28,9 @@ const (
 	ContactRequest LetterType = 1
 	ContactAccept  LetterType = 2
 	Welcome        LetterType = 3
+	LinkRequest    LetterType = 12
+	LinkAnswer     LetterType = 13
+	LinkMessage    LetterType = 14
 )
 
 func letterInfo(mailbox [32]byte) []byte { return append([]byte("sotto/inbox/1"), mailbox[:]...) }

@@ -25,7 +25,7 @@ func newFuzzWorld(f *testing.F) *fuzzWorld {
 	w.link, w.inviter = must(ParseLink(w.Link)), w.contact.inviter()
 	w.inviter.OfferHash = [32]byte(w.OfferHash)
 	peer := w.inviter.static.Public()
-	w.invitee = &Invitee{session: session{modeOneTime, w.inviter.OfferHash, w.Enc, hide(w.SS), w.link.Secret}, peer: peer, static: key.NoiseFromSeed(w.InviteeStatic),
+	w.invitee = &Invitee{session: session{Invite, w.inviter.OfferHash, w.Enc, hide(w.SS), w.link.Secret}, peer: peer, static: key.NoiseFromSeed(w.InviteeStatic),
 		seed: hide(w.InviteeEphemeral), payload: hide(w.Request)}
 	must(w.invitee.begin())
 	return w

@@ -303,13 +303,13 @@ func TestRequestThatIsNotOne(t *testing.T) {
 	}{
 		{"as it should be", ben.static, func(m *ContactRequest) {}, ""},
 		{"two devices", ben.static, func(m *ContactRequest) {
-			m.Log, m.Devices, m.KeyPackages = two, must(two.DeviceSet(ben.Actor)), append(m.KeyPackages, []byte("another"))
+			m.Log, m.Devices = two, must(two.DeviceSet(ben.Actor))
 		}, ""},
 		{"by the second", laptop.static, func(m *ContactRequest) {
-			m.Log, m.Devices, m.KeyPackages, m.Inbox = two, must(two.DeviceSet(ben.Actor)), append(m.KeyPackages, []byte("another")), laptop.inbox()
+			m.Log, m.Devices, m.Inbox = two, must(two.DeviceSet(ben.Actor)), laptop.inbox()
 		}, ""},
-		{"a key package too few", ben.static, func(m *ContactRequest) { m.Log, m.Devices = two, must(two.DeviceSet(ben.Actor)) }, "1 key packages of 2 devices"},
-		{"a key package too many", ben.static, func(m *ContactRequest) { m.KeyPackages = append(m.KeyPackages, nil) }, "2 key packages of 1 devices"},
+		{"without a key package", ben.static, func(m *ContactRequest) { m.KeyPackages = nil }, "0 key packages"},
+		{"a key package too many", ben.static, func(m *ContactRequest) { m.KeyPackages = append(m.KeyPackages, nil) }, "2 key packages, want one"},
 		{"a device set of another account", ben.static, func(m *ContactRequest) { m.Devices = must(mallory.log.DeviceSet(mallory.Actor)) }, "another log"},
 		{"a device set of an older log", ben.static, func(m *ContactRequest) { m.Log = two }, "older than its log"},
 		{"by nobody's key", mallory.static, func(m *ContactRequest) {}, "no device's"},

@@ -43,7 +43,7 @@ func Begin(l Link, o *Offer, static key.NoiseSecret, m ContactRequest) ([]byte, 
 	var random, seed [32]byte
 	rand.Read(random[:])
 	rand.Read(seed[:])
-	e := &Invitee{session: session{modeOneTime, o.Hash(), enc, hide(ss), l.Secret}, peer: o.Handshake, static: static, seed: hide(seed[:]), payload: hide(m.encode(random))}
+	e := &Invitee{session: session{Invite, o.Hash(), enc, hide(ss), l.Secret}, peer: o.Handshake, static: static, seed: hide(seed[:]), payload: hide(m.encode(random))}
 	first, err := e.begin()
 	if err != nil {
 		return fail(err)

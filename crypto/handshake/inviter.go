@@ -20,6 +20,7 @@ const kemExport = "sotto/contact/1"
 // erased when it has done its work.
 type Inviter struct {
 	OfferHash [32]byte
+	mode      uint8
 	static    key.NoiseSecret   // made for this invite alone
 	kem       key.SealingSecret // likewise
 	salt      Secret            // the link's
@@ -41,26 +42,31 @@ type InviteOptions struct {
 
 // NewInvite makes an invite: the link to hand over, the value of its slot, and the
 // state to keep.
-func NewInvite(o InviteOptions) (Link, []byte, *Inviter, error) {
+func NewInvite(o InviteOptions) (Link, []byte, *Inviter, error) { return newLink(Invite, o) }
+
+// NewDeviceLink makes a link for a new device of the account that o.Log is of.
+func NewDeviceLink(o InviteOptions) (Link, []byte, *Inviter, error) { return newLink(Device, o) }
+
+func newLink(kind uint8, o InviteOptions) (Link, []byte, *Inviter, error) {
 	var secret, noise, kem [32]byte
 	var nonce [nonceSize]byte
 	for _, b := range [][]byte{secret[:], noise[:], kem[:], nonce[:]} {
 		rand.Read(b)
 	}
-	in := &Inviter{static: key.NoiseFromSeed(noise[:]), kem: key.SealingFromSeed(kem[:]), salt: newSecret(secret)}
+	in := &Inviter{mode: kind, static: key.NoiseFromSeed(noise[:]), kem: key.SealingFromSeed(kem[:]), salt: newSecret(secret)}
 	l, sealed, err := in.invite(o, nonce)
 	if err != nil {
-		return Link{}, nil, nil, fmt.Errorf("make invite: %w", err)
+		return Link{}, nil, nil, fmt.Errorf("make link: %w", err)
 	}
 	return l, sealed, in, nil
 }
 
 func (in *Inviter) invite(o InviteOptions, nonce [nonceSize]byte) (Link, []byte, error) {
-	l := Link{Kind: Invite, Expires: o.Expires, Relay: o.Relay, Hints: o.Hints, Secret: in.salt}
+	l := Link{Kind: in.mode, Expires: o.Expires, Relay: o.Relay, Hints: o.Hints, Secret: in.salt}
 	if err := l.check(); err != nil {
 		return Link{}, nil, err
 	}
-	offer := &Offer{Expires: o.Expires, Log: o.Log, Device: o.Actor.Device, Handshake: in.static.Public(), KEM: in.kem.Public(), Inbox: o.Inbox, Ticket: o.Ticket, Name: o.Name}
+	offer := &Offer{Mode: in.mode, Expires: o.Expires, Log: o.Log, Device: o.Actor.Device, Handshake: in.static.Public(), KEM: in.kem.Public(), Inbox: o.Inbox, Ticket: o.Ticket, Name: o.Name}
 	raw := offer.sign(o.Actor.Key)
 	offer, err := parseOffer(raw) // what we could not read nobody can
 	if err != nil {
@@ -78,7 +84,7 @@ func (in *Inviter) Append(b []byte) []byte {
 	salt := in.salt.reveal()
 	b = append(append(b, stateVersion), in.OfferHash[:]...)
 	b = append(append(b, in.static.Seed()...), in.kem.Seed()...)
-	return append(b, salt[:]...)
+	return append(append(b, salt[:]...), in.mode)
 }
 
 // ParseInviter reads what Append wrote. Its error wraps [ErrState].
@@ -90,6 +96,7 @@ func ParseInviter(b []byte) (*Inviter, error) {
 	static, kem := r.Bytes(key.Size), r.Bytes(key.Size)
 	var salt [32]byte
 	r.Copy(salt[:])
+	in.mode = r.U8()
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("%w: an invite: %w", ErrState, err)
 	}
@@ -124,29 +131,38 @@ func (in *Inviter) Read(b *RequestBody) (*Request, error) {
 	return q, nil
 }
 
-// read takes from random what the answer is made with.
-func (in *Inviter) read(b *RequestBody, random io.Reader) (*Request, error) {
-	if b.OfferHash != in.OfferHash {
-		return nil, errors.New("it is for another invite")
+// open reads message 1, with what the answer is made with from random.
+func (in *Inviter) open(kind uint8, b *RequestBody, random io.Reader) (run, *session, []byte, key.NoisePublic, error) {
+	fail := func(err error) (run, *session, []byte, key.NoisePublic, error) {
+		return run{}, nil, nil, key.NoisePublic{}, err
+	}
+	if b.OfferHash != in.OfferHash || kind != in.mode {
+		return fail(errors.New("it is for another link"))
 	}
 	ctx, err := hpke.NewRecipient(b.enc, in.kem.HPKE(), hpke.HKDFSHA384(), hpke.ExportOnly(), kemInfo(in.OfferHash))
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
 	ss, err := ctx.Export(kemExport, 32)
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
-	s := session{modeOneTime, in.OfferHash, b.enc, hide(ss), in.salt}
+	s := &session{in.mode, in.OfferHash, b.enc, hide(ss), in.salt}
 	run, err := respond(s.psk(), s.prologue(), in.static, random)
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
 	payload, err := run.read(b.noise)
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
 	from, err := run.peer()
+	return run, s, payload, from, err
+}
+
+// read takes from random what the answer is made with.
+func (in *Inviter) read(b *RequestBody, random io.Reader) (*Request, error) {
+	run, s, payload, from, err := in.open(Invite, b, random)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +174,7 @@ func (in *Inviter) read(b *RequestBody, random io.Reader) (*Request, error) {
 	if _, err := io.ReadFull(random, ours[:]); err != nil {
 		return nil, err
 	}
-	return &Request{ContactRequest: *m, Hash: b.Hash(), run: run, secrets: newSecrets(run.hash(), theirs, ours, ss), random: hide(ours[:])}, nil
+	return &Request{ContactRequest: *m, Hash: b.Hash(), run: run, secrets: newSecrets(run.hash(), theirs, ours, s.ss()), random: hide(ours[:])}, nil
 }
 
 // Secrets gives what the group is made with.

@@ -20,13 +20,16 @@ import (
 var (
 	ErrNotLink   = errors.New("this is not a Sotto link; one begins with sotto:i#")
 	ErrDamaged   = errors.New("the link is damaged: a part is missing or was changed; ask for it again and copy it whole")
-	ErrWrongKind = errors.New("this link is not an invite")
+	ErrWrongKind = errors.New("this link is of another kind")
 	ErrNewer     = errors.New("the link was made by a newer version of Sotto; update and try again")
-	ErrExpired   = errors.New("the invite has expired; ask for a new one")
+	ErrExpired   = errors.New("the link has expired; ask for a new one")
 )
 
-// Invite is the kind of link that meets one person.
-const Invite uint8 = 1
+// The kinds of links.
+const (
+	Invite uint8 = 1 // meets one person
+	Device uint8 = 2 // makes one more device of one's own account
+)
 
 // The letters of the kinds of text, which are also in their checksums: one is never
 // taken for the other.
@@ -79,7 +82,7 @@ func (s Secret) offerKey() []byte { return s.derive("sotto/link/offer/1") }
 
 // Link is an invite as it is handed over.
 type Link struct {
-	Kind    uint8
+	Kind    uint8  // Invite or Device
 	Expires uint32 // minute
 	Relay   key.RelayPublic
 	Hints   [][]byte // binary multiaddrs of the relay
@@ -132,7 +135,12 @@ func checksum(letter byte, b []byte) []byte {
 var linkText = base64.RawURLEncoding.Strict()
 
 // Text returns the link as people hand it over. It holds the secret.
-func (l Link) Text() string { return toText(inviteLetter, codec.Write(l.fields)) }
+func (l Link) Text() string {
+	if l.Kind == Device {
+		return toText(deviceLetter, codec.Write(l.fields))
+	}
+	return toText(inviteLetter, codec.Write(l.fields))
+}
 
 func toText(letter byte, b []byte) string {
 	return prefix(letter) + linkText.EncodeToString(append(b, checksum(letter, b)...))
@@ -141,18 +149,33 @@ func toText(letter byte, b []byte) string {
 func prefix(letter byte) string { return "sotto:" + string(letter) + "#" }
 
 // String does not show the secret.
-func (l Link) String() string { return "an invite" }
+func (l Link) String() string {
+	if l.Kind == Device {
+		return "a device link"
+	}
+	return "an invite"
+}
 
-// ParseLink reads an invite link. It does not look at the clock: see [Link.Check].
+// ParseLink reads an invite. It does not look at the clock: see [Link.Check].
 func ParseLink(text string) (Link, error) {
-	b, err := fromText(inviteLetter, text)
+	return parseLink(text, inviteLetter, Invite, "it links a device of one's own account; never open one that somebody else gave you")
+}
+
+// ParseDeviceLink reads a link that makes this device one of an account.
+func ParseDeviceLink(text string) (Link, error) {
+	return parseLink(text, deviceLetter, Device, "it is an invite and makes a contact; sotto contact accept opens it")
+}
+
+// parseLink reads a link of one kind; other says what a link with the other letter is.
+func parseLink(text string, letter byte, kind uint8, other string) (Link, error) {
+	b, err := fromText(letter, text)
 	switch {
 	case errors.Is(err, ErrWrongKind):
-		return Link{}, fmt.Errorf("%w: it links a device of one's own account; never open one that somebody else gave you", err)
+		return Link{}, fmt.Errorf("%w: %s", err, other)
 	case err != nil:
 		return Link{}, err
-	case b[1] != Invite:
-		return Link{}, fmt.Errorf("%w that this version knows", ErrWrongKind)
+	case b[1] != kind:
+		return Link{}, fmt.Errorf("%w than this version knows", ErrWrongKind)
 	}
 	var l Link
 	if err := codec.Read(b, l.fields); err != nil {

@@ -26,7 +26,7 @@ const (
 type ContactRequest struct {
 	Log         *identity.Log
 	Devices     identity.DeviceSet // at the log's end
-	KeyPackages [][]byte           // MLS key packages, one of each device, in the set's order
+	KeyPackages [][]byte           // one MLS key package: of the device that asks, which adds the others itself
 	Inbox       identity.InboxRef  // of the device that asks: where the answer goes
 	Name        string             // profile name
 	Greeting    string             // at most 280 characters; may be empty
@@ -96,8 +96,8 @@ func (m *ContactRequest) check(from key.NoisePublic) error {
 		return errors.New("its handshake key is no device's of the account")
 	case !m.Inbox.BelongsTo(device):
 		return errors.New("its inbox is another device's")
-	case len(m.KeyPackages) != len(m.Devices.Devices):
-		return fmt.Errorf("%d key packages of %d devices", len(m.KeyPackages), len(m.Devices.Devices))
+	case len(m.KeyPackages) != 1:
+		return fmt.Errorf("%d key packages, want one", len(m.KeyPackages))
 	}
 	return checkGreeting(m.Greeting)
 }

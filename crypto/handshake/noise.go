@@ -52,7 +52,13 @@ func (s *session) psk() []byte {
 
 // run is one side of a Noise_IKpsk0_25519_ChaChaPoly_SHA256. It is behind a function as
 // the secrets of ours are: fmt goes into the library's.
-type run struct{ hs func() *noise.HandshakeState }
+type run struct {
+	hs  func() *noise.HandshakeState
+	out func() *transport
+}
+
+// transport is what comes behind message 2, empty before.
+type transport struct{ initiator, responder *noise.CipherState } // by who seals with it
 
 // initiate begins the side that writes message 1, with an ephemeral key of 32 bytes of
 // random: the same ones give the same message.
@@ -75,7 +81,8 @@ func newRun(psk []byte, c noise.Config) (run, error) {
 	}
 	c.CipherSuite, c.Pattern, c.PresharedKey, c.PresharedKeyPlacement = suite, noise.HandshakeIK, psk, 0
 	hs, err := noise.NewHandshakeState(c)
-	return run{func() *noise.HandshakeState { return hs }}, err
+	t := &transport{}
+	return run{func() *noise.HandshakeState { return hs }, func() *transport { return t }}, err
 }
 
 // write makes the next message. After an error the run is of no use.
@@ -83,7 +90,8 @@ func (r run) write(payload []byte) ([]byte, error) {
 	if len(payload) > maxPayload {
 		return nil, fmt.Errorf("%d bytes, at most %d", len(payload), maxPayload)
 	}
-	out, _, _, err := r.hs().WriteMessage(nil, payload)
+	out, a, b, err := r.hs().WriteMessage(nil, payload)
+	*r.out() = transport{a, b}
 	return out, err
 }
 
@@ -92,11 +100,41 @@ func (r run) read(message []byte) ([]byte, error) {
 	if len(message) > maxNoise {
 		return nil, fmt.Errorf("%d bytes, at most %d", len(message), maxNoise)
 	}
-	payload, _, _, err := r.hs().ReadMessage(nil, message)
+	payload, a, b, err := r.hs().ReadMessage(nil, message)
 	if err != nil {
 		return nil, fmt.Errorf("its Noise message does not open: %w", err)
 	}
+	*r.out() = transport{a, b}
 	return payload, nil
+}
+
+// seal makes the message with this number of those behind message 2: odd ones are the
+// initiator's. A number never has two payloads.
+func (r run) seal(number uint8, bound, payload []byte) ([]byte, error) {
+	if len(payload) > maxPayload {
+		return nil, fmt.Errorf("%d bytes, at most %d", len(payload), maxPayload)
+	}
+	c := r.cipher(number)
+	c.SetNonce(uint64(number))
+	return c.Encrypt(nil, bound, payload)
+}
+
+// unseal opens what seal made on the other side.
+func (r run) unseal(number uint8, bound, message []byte) ([]byte, error) {
+	c := r.cipher(number)
+	c.SetNonce(uint64(number))
+	payload, err := c.Decrypt(nil, bound, message)
+	if err != nil {
+		return nil, fmt.Errorf("message %d does not open: %w", number, err)
+	}
+	return payload, nil
+}
+
+func (r run) cipher(number uint8) *noise.CipherState {
+	if number%2 == 1 {
+		return r.out().initiator
+	}
+	return r.out().responder
 }
 
 // hash is the handshake's hash at this point.

@@ -21,7 +21,6 @@ var ErrOffer = errors.New("the invite's offer does not hold")
 
 const (
 	offerVersion = 1
-	modeOneTime  = 1
 	offerStep    = 4 << 10
 	maxOffer     = 15*offerStep - 4 // with its length and sealed it fits a slot of 64 KiB
 	maxTicket    = 255
@@ -30,8 +29,10 @@ const (
 	maxSealed    = offerFront + 15*offerStep + chacha20poly1305.Overhead
 )
 
-// Offer is what an inviter puts into a relay's slot for who has the link.
+// Offer is what an inviter, or a device that links another, puts into a relay's slot for
+// who has the link.
 type Offer struct {
+	Mode      uint8 // the link's kind
 	Expires   uint32
 	Log       *identity.Log
 	Device    identity.DeviceID
@@ -49,7 +50,7 @@ func (o *Offer) Hash() [32]byte { return o.hash }
 
 // sign returns the offer's bytes.
 func (o *Offer) sign(device key.DeviceSecret) []byte {
-	b := codec.AppendU8(codec.AppendU16(nil, offerVersion), modeOneTime)
+	b := codec.AppendU8(codec.AppendU16(nil, offerVersion), o.Mode)
 	b = codec.AppendU32(b, o.Expires)
 	b = codec.AppendVec(b, o.Log.Append(nil))
 	b = append(b, o.Device[:]...)
@@ -68,10 +69,11 @@ func parseOffer(raw []byte) (*Offer, error) {
 	if v := r.U16(); r.Err() == nil && v != offerVersion {
 		r.Fail("version %d", v)
 	}
-	if m := r.U8(); r.Err() == nil && m != modeOneTime {
-		r.Fail("mode %d", m)
+	mode := r.U8()
+	if r.Err() == nil && mode != Invite && mode != Device {
+		r.Fail("mode %d", mode)
 	}
-	o := &Offer{Expires: r.U32(), hash: sha256.Sum256(raw)}
+	o := &Offer{Mode: mode, Expires: r.U32(), hash: sha256.Sum256(raw)}
 	log := r.Vec(maxOffer)
 	r.Copy(o.Device[:])
 	noise, kem := r.Bytes(key.Size), r.Bytes(key.SealingSize)
@@ -159,6 +161,9 @@ func (l Link) openOffer(slot [32]byte, sealed []byte) (*Offer, error) {
 	o, err := parseOffer(raw)
 	if err != nil {
 		return nil, err
+	}
+	if o.Mode != l.Kind {
+		return nil, errors.New("it is for another kind of link")
 	}
 	if o.Expires != l.Expires {
 		return nil, errors.New("it expires at another time than the link says")

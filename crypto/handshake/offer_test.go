@@ -62,7 +62,7 @@ func TestOfferOfTheRelay(t *testing.T) {
 
 // rawOffer returns an offer's bytes after change, signed by the device by.
 func rawOffer(by *person, change func(o *Offer)) []byte {
-	o := &Offer{Expires: expires, Log: ana.log, Device: ana.Device, Handshake: key.NoiseFromSeed(fill(0x71)).Public(), KEM: key.SealingFromSeed(fill(0x72)).Public(),
+	o := &Offer{Mode: Invite, Expires: expires, Log: ana.log, Device: ana.Device, Handshake: key.NoiseFromSeed(fill(0x71)).Public(), KEM: key.SealingFromSeed(fill(0x72)).Public(),
 		Inbox: ana.inbox(), Ticket: []byte("ticket"), Name: "Ana"}
 	change(o)
 	return o.sign(by.Key)
@@ -90,7 +90,8 @@ func TestOfferThatDoesNotHold(t *testing.T) {
 		{"version 0", signed(func(b []byte) { b[1] = 0 }), "version 0"},
 		{"version 2", signed(func(b []byte) { b[1] = 2 }), "version 2"},
 		{"mode 0", signed(func(b []byte) { b[2] = 0 }), "mode 0"},
-		{"mode 2", signed(func(b []byte) { b[2] = 2 }), "mode 2"},
+		{"mode 2", signed(func(b []byte) { b[2] = 2 }), "another kind of link"},
+		{"mode 3", signed(func(b []byte) { b[2] = 3 }), "mode 3"},
 		{"expires later than the link", raw(func(o *Offer) { o.Expires++ }), "expires at another time"},
 		{"signed by another", rawOffer(mallory, func(*Offer) {}), "signature is wrong"},
 		{"another's device", raw(func(o *Offer) { o.Device = mallory.Device }), "does not have"},

@@ -79,7 +79,7 @@ type contact struct {
 }
 
 func (c *contact) inviter() *Inviter {
-	return &Inviter{static: key.NoiseFromSeed(c.OfferHandshake), kem: key.SealingFromSeed(c.OfferKEM), salt: newSecret([32]byte(c.LinkSecret))}
+	return &Inviter{mode: Invite, static: key.NoiseFromSeed(c.OfferHandshake), kem: key.SealingFromSeed(c.OfferKEM), salt: newSecret([32]byte(c.LinkSecret))}
 }
 
 // make fills in what follows from the seeds, and from what X-Wing has drawn.
@@ -95,7 +95,7 @@ func (c *contact) make(t *testing.T) {
 	c.Offer = rawOffer(ana, func(x *Offer) { x.Handshake, x.KEM = in.static.Public(), in.kem.Public() })
 
 	m := ben.request()
-	e := &Invitee{session: session{modeOneTime, in.OfferHash, c.Enc, hide(c.SS), l.Secret}, peer: o.Handshake, static: key.NoiseFromSeed(c.InviteeStatic),
+	e := &Invitee{session: session{Invite, in.OfferHash, c.Enc, hide(c.SS), l.Secret}, peer: o.Handshake, static: key.NoiseFromSeed(c.InviteeStatic),
 		seed: hide(c.InviteeEphemeral), payload: hide(m.encode([32]byte(c.InviteeRandom)))}
 	first := must(e.begin())
 	c.PSK, c.Prologue, c.Request = e.session.psk(), e.session.prologue(), e.payload()

@@ -134,9 +134,9 @@ func (e *Entry) effect() (x effect, err error) {
 	case Genesis:
 		x.readKey(r)
 		r.Copy(x.salt[:])
-		x.cert = readDeviceCert(r)
+		x.cert = ReadDeviceCert(r)
 	case AddDevice:
-		x.cert = readDeviceCert(r)
+		x.cert = ReadDeviceCert(r)
 	case RevokeDevice:
 		r.Copy(x.device[:])
 		final := r.U8()

@@ -149,6 +149,14 @@ func SealingHash(p key.SealingPublic) [32]byte {
 	return hash("sotto/sealing/1", p.Bytes())
 }
 
+// Fingerprint is a short form of the device key for people to compare: 16 letters and
+// digits in groups of four.
+func (c DeviceCert) Fingerprint() string {
+	sum := hash("sotto/device fingerprint/1", c.DeviceKey.Bytes())
+	s := toText(sum[:])
+	return s[:4] + " " + s[4:8] + " " + s[8:12] + " " + s[12:16]
+}
+
 // Append appends the 112 bytes of c to b.
 func (c DeviceCert) Append(b []byte) []byte {
 	b = append(b, c.Device[:]...)
@@ -157,7 +165,8 @@ func (c DeviceCert) Append(b []byte) []byte {
 	return append(b, c.SealingHash[:]...)
 }
 
-func readDeviceCert(r *codec.Reader) (c DeviceCert) {
+// ReadDeviceCert reads a certificate that stands within another structure.
+func ReadDeviceCert(r *codec.Reader) (c DeviceCert) {
 	r.Copy(c.Device[:])
 	c.DeviceKey = readPublic[key.DevicePublic](r)
 	if b := r.Bytes(key.Size); r.Err() == nil {
