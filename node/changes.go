@@ -21,6 +21,7 @@ const maxAdds = 64
 // plan is what a commit of ours is to hold.
 type plan struct {
 	proposals []mls.Proposal
+	proofs    [][]byte                // entries of account logs that give the right to some of them
 	made      []conversation.ChangeID // by the proposals
 	moot      []conversation.ChangeID // they need none
 }
@@ -38,7 +39,7 @@ func (t *turn) stage(e conversation.Stage) error {
 		if len(p.made) == 0 && !e.Update {
 			return errors.Join(t.forgetChanges(moot), t.step(conversation.Unstaged{Moot: moot}))
 		}
-		staged, meta, err := t.commit(p.proposals)
+		staged, meta, err := t.commit(p)
 		switch {
 		case err == nil:
 			h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: e.Expect, Meta: meta})
@@ -65,8 +66,10 @@ func (t *turn) stage(e conversation.Stage) error {
 }
 
 // commit makes a commit that every member will accept, or says why there is none.
-func (t *turn) commit(proposals []mls.Proposal) (*mls.Staged, []byte, error) {
-	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: t.context(), Now: uint64(t.now.Unix())})
+func (t *turn) commit(p *plan) (*mls.Staged, []byte, error) {
+	seen := t.seen()
+	seen.Proofs = p.proofs
+	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: p.proposals, AuthenticatedData: seen.Append(nil), Now: uint64(t.now.Unix())})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -98,12 +101,13 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 		return nil, err
 	}
 	leaves := map[mls.LeafIndex]identity.AccountID{} // once the commit is made
+	devices := map[mls.LeafIndex]conversation.Leaf{} // now
 	for _, m := range t.group.Roster() {
 		l, err := conversation.ReadLeaf(m.Node)
 		if err != nil {
 			return nil, err
 		}
-		leaves[m.Leaf] = l.Account
+		leaves[m.Leaf], devices[m.Leaf] = l.Account, l
 	}
 	for _, w := range t.group.PendingProposals() { // who wants to leave
 		if r, ok := w.Proposal.(mls.Remove); ok {
@@ -146,6 +150,45 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 					some = true
 				}
 			}
+		case store.ChangeEnlist:
+			if adds += len(c.Packages); adds > maxAdds {
+				continue
+			}
+			for _, raw := range c.Packages {
+				kp, _, err := readPackage(raw)
+				if err != nil {
+					return nil, err
+				}
+				l, err := conversation.ReadLeaf(kp.LeafNode)
+				if err != nil {
+					return nil, err
+				}
+				if !hasDevice(devices, l) && t.n.account.active(l.Device) {
+					p.proposals, some = append(p.proposals, mls.Add{KeyPackage: kp}), true
+				}
+			}
+		case store.ChangeDismiss:
+			for leaf, l := range devices {
+				if _, there := leaves[leaf]; !there || !slices.Contains(c.Devices, [16]byte(l.Device)) {
+					continue
+				}
+				log, err := t.logOf(l.Account)
+				if err != nil {
+					return nil, err
+				}
+				e, ok := log.Revocation(l.Device)
+				if !ok {
+					continue // it is active again
+				}
+				if l.Account != t.n.account.ID() {
+					p.proofs = append(p.proofs, e.Append(nil))
+				}
+				p.proposals, some = append(p.proposals, mls.Remove{Removed: leaf}), true
+				delete(leaves, leaf)
+				if !hasAccount(leaves, l.Account) {
+					delete(accounts, l.Account)
+				}
+			}
 		case store.ChangeRole:
 			roles, some = append(roles, c), true
 		default:
@@ -179,6 +222,24 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 		p.proposals = append(p.proposals, mls.GroupContextExtensions{Extensions: extensions})
 	}
 	return p, nil
+}
+
+func hasDevice(leaves map[mls.LeafIndex]conversation.Leaf, l conversation.Leaf) bool {
+	for _, in := range leaves {
+		if in.Account == l.Account && in.Device == l.Device {
+			return true
+		}
+	}
+	return false
+}
+
+func hasAccount(leaves map[mls.LeafIndex]identity.AccountID, a identity.AccountID) bool {
+	for _, in := range leaves {
+		if in == a {
+			return true
+		}
+	}
+	return false
 }
 
 // applyToInfo makes a change of what a group shows, and reports whether it is one.
@@ -291,13 +352,17 @@ func (t *turn) title() string {
 	if t.rec.Many {
 		return t.rec.Name
 	}
+	if t.rec.Own {
+		return "your own devices"
+	}
 	return t.contactName()
 }
 
-// tellChanges shows in the history of a group what a commit changes in it.
+// tellChanges shows in the history of a conversation what a commit changes in it. Nobody
+// can suppress it: each device says it for itself.
 func (t *turn) tellChanges(s *mls.Staged) error {
-	if !t.rec.Many {
-		return nil
+	if t.rec.Own {
+		return nil // the account's log tells of them
 	}
 	before, err := conversation.Group(t.group.Context())
 	if err != nil {
@@ -314,6 +379,19 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: what, Of: of})
 		}
 	}
+	// Whose devices remain. Who is removed itself does not see into the next epoch.
+	remains := map[identity.AccountID]bool{}
+	if s.RemovesSelf() {
+		remains[t.n.account.ID()] = true
+	} else {
+		for _, m := range s.Roster() {
+			l, err := conversation.ReadLeaf(m.Node)
+			if err != nil {
+				return err
+			}
+			remains[l.Account] = true
+		}
+	}
 	for _, p := range s.Proposals() {
 		switch r := p.Proposal.(type) {
 		case mls.Add:
@@ -322,7 +400,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 				return err
 			}
 			if before.Role(l.Account) != 0 {
-				tell(store.ToldNewDevice, l.Account)
+				told = append(told, store.Told{What: store.ToldNewDevice, Of: l.Account, Text: l.Cert.Fingerprint(), Other: by.Cert.Fingerprint()})
 			} else {
 				tell(store.ToldAdded, l.Account)
 			}
@@ -335,14 +413,17 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			if err != nil {
 				return err
 			}
-			if p.ByReference {
+			switch {
+			case remains[l.Account]:
+				told = append(told, store.Told{What: store.ToldGoneDevice, Of: l.Account, Text: l.Cert.Fingerprint()})
+			case p.ByReference:
 				tell(store.ToldLeft, l.Account)
-			} else {
+			default:
 				tell(store.ToldRemoved, l.Account)
 			}
 		}
 	}
-	if !s.RemovesSelf() {
+	if !s.RemovesSelf() && t.rec.Many {
 		after, err := conversation.Group(s.Context())
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sotto/crypto/identity"
@@ -92,7 +93,11 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 		case store.ToldAnnounce:
 			did = append(did, [...]string{"lets all members write", "lets only admins and owners write"}[c.Value&1])
 		case store.ToldNewDevice:
-			did = append(did, "added a device of "+of)
+			others = append(others, fmt.Sprintf("%s added a device (%s, added by %s)", of, c.Text, c.Other))
+		case store.ToldGoneDevice:
+			others = append(others, fmt.Sprintf("a device of %s is gone (%s)", of, c.Text))
+		case store.ToldThisDevice:
+			others = append(others, "from here on this device takes part; what was said before is on your other devices")
 		}
 	}
 	for _, v := range []struct {
@@ -127,6 +132,9 @@ func (n *Node) Conversations(ctx context.Context) (out []Conversation, err error
 		}
 		names := n.namer(tx)
 		for i := range cs {
+			if cs[i].Own {
+				continue
+			}
 			c, err := n.showConversation(tx, names, &cs[i])
 			if err != nil {
 				return err
@@ -176,6 +184,10 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 			out.State = "blocked"
 		case core.Frozen != "":
 			out.State, out.Reason = "frozen", core.Frozen
+		case core.Over:
+			out.State, out.Reason = StateLeft, "this device is taken out of the conversation"
+		case contact.Cause == CauseNotTrusted && contact.State == store.ContactEstablished:
+			out.State, out.Reason = "frozen", contact.Reason
 		case core.Open:
 			out.State = "open"
 		}
@@ -209,6 +221,7 @@ func (n *Node) findConversation(tx *store.Tx, ref string) (*store.Conversation, 
 	if err != nil {
 		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(c store.Conversation) bool { return c.Own })
 	var found []*store.Conversation
 	if len(ref) >= minPrefix {
 		for i := range all {
@@ -298,7 +311,10 @@ func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err err
 			return fmt.Errorf("%w: %s", ErrFrozen, t.core.Frozen)
 		}
 		if t.core.Over || t.core.Leaving {
-			return fmt.Errorf("%w: you have left %s", ErrFrozen, t.rec.Name)
+			return fmt.Errorf("%w: you have left %s", ErrFrozen, t.title())
+		}
+		if err := t.gate(); err != nil {
+			return err
 		}
 		info, err := conversation.Group(t.group.Context())
 		if err != nil {

@@ -143,13 +143,7 @@ func (n *Node) Block(ctx context.Context, ref string, blocked bool) (Contact, er
 			return nil
 		}
 		// With what it holds it could still add this device to groups.
-		all, err := tx.Bundles()
-		for _, b := range all {
-			if b.Contact == c.Account {
-				err = errors.Join(err, tx.DeleteBundle(b.Ref))
-			}
-		}
-		return err
+		return dropBundles(tx, c.Account)
 	})
 	if err == nil && !blocked && out.Conversation != "" {
 		n.takeUp(groupOf(out.Conversation))

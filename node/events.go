@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
 
@@ -112,7 +113,7 @@ func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, b
 		out.Type, out.Contact = EventContact, &shown
 	case store.EventConversation:
 		c, err := tx.Conversation(e.Group)
-		if err != nil {
+		if err != nil || c.Own {
 			return out, false
 		}
 		shown, err := n.showConversation(tx, names, &c)
@@ -120,6 +121,19 @@ func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, b
 			return out, false
 		}
 		out.Type, out.Conversation = EventConversation, &shown
+	case store.EventDevice:
+		d, ok := n.showDevice(tx, e.Device)
+		if !ok {
+			return out, false
+		}
+		out.Type, out.Device = EventDevice, &d
+	case store.EventLink:
+		l, err := tx.Linking()
+		if err != nil {
+			return out, false
+		}
+		shown := showLink(&l)
+		out.Type, out.Link = EventLink, &shown
 	case store.EventNotice:
 		out.Type, out.Notice = EventNotice, e.Notice
 	}
@@ -133,7 +147,7 @@ func (n *Node) noteMessage(tx *store.Tx, group []byte, id [32]byte) error {
 
 func (n *Node) noteContact(tx *store.Tx, account [32]byte) error {
 	_, err := tx.AddEvent(&store.Event{Type: store.EventContact, Time: n.clock(), Contact: account})
-	return err
+	return errors.Join(err, n.shareContact(tx, account))
 }
 
 func (n *Node) noteConversation(tx *store.Tx, group []byte) error {

@@ -415,12 +415,15 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	contact, err := tx.Contact(held.Contact)
-	if err != nil {
-		return nil, err
-	}
-	if contact.Blocked || contact.State != store.ContactEstablished {
-		return nil, passOver("a welcome from a contact that is blocked or not complete")
+	own := held.Contact == n.account.ID()
+	var contact store.Contact
+	if !own {
+		if contact, err = tx.Contact(held.Contact); err != nil {
+			return nil, err
+		}
+		if contact.Blocked || contact.State != store.ContactEstablished {
+			return nil, passOver("a welcome from a contact that is blocked or not complete")
+		}
 	}
 	bundle, err := mls.ParseKeyPackageBundle(held.Bundle)
 	if err != nil {
@@ -430,7 +433,19 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
-	info, err := conversation.ValidateWelcome(g, contact.Account)
+	var info *conversation.GroupInfo
+	if own {
+		var by conversation.Leaf
+		if info, by, err = conversation.ValidateOwnWelcome(g, n.account.ID()); err == nil && !n.account.active(by.Device) {
+			err = errors.New("made by a device that the account no longer has")
+		}
+		if err == nil && info.Kind != conversation.ManyPeople {
+			return n.joinOwn(tx, w, g, info)
+		}
+		contact.Account = n.account.ID()
+	} else {
+		info, err = conversation.ValidateWelcome(g, contact.Account)
+	}
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
@@ -454,21 +469,11 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 		}
 		rec = old // it has come back: the history goes on
 	}
-	ref := info.Mailboxes[0]
-	at, err := wire.ReadAddress(ref.Relay)
-	if err != nil {
-		return nil, passOver("%w", err)
-	}
-	keys, err := conversation.DeriveKeys(g, ref.Mailbox)
+	core, keys, err := n.enterGroup(&rec, w, g, info)
 	if err != nil {
 		return nil, err
 	}
-	rec.Relay, rec.Mailbox, rec.BaseEpoch, rec.Made = at.String(), ref.Mailbox, ref.BaseEpoch, nil
 	rec.Many, rec.Name, rec.Announced = true, profile.Name, false
-	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
-	if members := len(g.Roster()); members > joinAtOnce {
-		core.Later = n.clock().Add(rand.N(min(time.Duration(members)*joinSpread, joinSpreadMax)))
-	}
 	if !held.LastResort {
 		if err := tx.DeleteBundle(held.Ref); err != nil {
 			return nil, err
@@ -484,9 +489,90 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	now := n.clock()
 	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), State: store.MessageReceived, Kind: store.KindChange, From: contact.Account,
 		Sent: now, Arrived: now, Told: []store.Told{{What: store.ToldAdded, Of: n.account.ID()}}}
+	if own {
+		told.Mine, told.Told = true, []store.Told{{What: store.ToldThisDevice, Of: n.account.ID()}}
+	}
 	rec.Messages++
 	err = errors.Join(n.putConversation(tx, &rec, g, core, keys), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
 	// What was used up is replaced.
-	n.takeUp(contact.Group)
+	if !own {
+		n.takeUp(contact.Group)
+	}
 	return group, err
+}
+
+// enterGroup makes the record and the core of a group that a welcome has led to.
+func (n *Node) enterGroup(rec *store.Conversation, w *conversation.Welcome, g *mls.Group, info *conversation.GroupInfo) (*conversation.Core, conversation.EpochKeys, error) {
+	ref := info.Mailboxes[0]
+	at, err := wire.ReadAddress(ref.Relay)
+	if err != nil {
+		return nil, conversation.EpochKeys{}, passOver("%w", err)
+	}
+	keys, err := conversation.DeriveKeys(g, ref.Mailbox)
+	if err != nil {
+		return nil, keys, err
+	}
+	rec.Relay, rec.Mailbox, rec.BaseEpoch, rec.Made = at.String(), ref.Mailbox, ref.BaseEpoch, nil
+	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
+	if members := len(g.Roster()); members > joinAtOnce {
+		core.Later = n.clock().Add(rand.N(min(time.Duration(members)*joinSpread, joinSpreadMax)))
+	}
+	return core, keys, nil
+}
+
+// joinOwn joins a conversation between two, or the one among the account's devices, that
+// another of these has brought this one into.
+func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, g *mls.Group, info *conversation.GroupInfo) ([]byte, error) {
+	group := g.GroupID()
+	rec := store.Conversation{Group: group, Since: n.clock(), Own: info.Kind == conversation.Self, Contact: n.account.ID()}
+	switch old, err := tx.Conversation(group); {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	default:
+		core, err := coreOf(&old)
+		if err != nil {
+			return nil, err
+		}
+		if !core.Over {
+			return nil, passOver("a welcome into a conversation that this device is in")
+		}
+		rec = old // the device is one again
+		rec.LogTold = 0
+	}
+	core, keys, err := n.enterGroup(&rec, w, g, info)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Own {
+		return group, errors.Join(tx.PutSetting(settingSelf, groupID(group)), n.putConversation(tx, &rec, g, core, keys), n.noteDevice(tx, n.device.ID))
+	}
+	for _, r := range info.Roles {
+		if r.Account != n.account.ID() {
+			rec.Contact = r.Account
+		}
+	}
+	c, err := tx.Contact(rec.Contact)
+	switch {
+	case errors.Is(err, store.ErrNotFound): // the account's devices will say more of it
+		c = store.Contact{Account: rec.Contact, State: store.ContactEstablished, Since: n.clock()}
+		name := identity.AccountID(rec.Contact).Short()
+		for _, m := range w.Names {
+			if named, err := identity.NormalizeName(m.Name); err == nil && m.Account == rec.Contact {
+				name, c.Profile = named, named
+			}
+		}
+		if c.Name, err = freeName(tx, name, rec.Contact); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, err
+	}
+	c.Group = group
+	now := n.clock()
+	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), Mine: true, State: store.MessageReceived, Kind: store.KindChange, From: n.account.ID(),
+		Sent: now, Arrived: now, Told: []store.Told{{What: store.ToldThisDevice, Of: n.account.ID()}}}
+	rec.Messages++
+	_, err = tx.AddEvent(&store.Event{Type: store.EventContact, Time: now, Contact: c.Account})
+	return group, errors.Join(err, tx.PutContact(&c), n.putConversation(tx, &rec, g, core, keys), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
 }

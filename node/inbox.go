@@ -7,7 +7,6 @@ import (
 
 	"sotto/crypto/envelope"
 	"sotto/crypto/handshake"
-	"sotto/crypto/identity"
 	"sotto/crypto/key"
 	"sotto/crypto/mls"
 	"sotto/node/conversation"
@@ -112,6 +111,7 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 			n.takeUp(g)
 		}
 	}
+	n.startLetters() // what was answered
 	n.trimInbox()
 	return nil
 }
@@ -134,9 +134,12 @@ func (n *Node) takeUp(group []byte) {
 		}
 		return o.do(func(t *turn) error {
 			if t.rec.Many {
-				return t.announce()
+				return errors.Join(t.announce(), t.keepUp())
 			}
-			return errors.Join(t.takeWaiting(t.rec.Contact), t.handOut())
+			if t.rec.Own {
+				return errors.Join(t.keepUp(), t.handOut())
+			}
+			return errors.Join(t.takeWaiting(t.rec.Contact), t.keepUp(), t.handOut())
 		})
 	})
 }
@@ -184,6 +187,10 @@ func (n *Node) letter(tx *store.Tx, in *store.Inbox, entry []byte) (group []byte
 		group, err = n.answer(tx, body)
 	case envelope.Welcome:
 		group, err = n.join(tx, body)
+	case envelope.LinkRequest:
+		err = n.linkRequest(tx, body)
+	case envelope.LinkMessage:
+		group, err = n.linkMessage(tx, body)
 	}
 	var passed *passedOver
 	if errors.As(err, &passed) {
@@ -257,13 +264,13 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	}
 	sec := q.Secrets()
 	var packages []mls.Proposal
-	for i, raw := range q.KeyPackages {
+	for _, raw := range q.KeyPackages {
 		kp, err := mls.ParseKeyPackage(raw)
 		if err != nil {
 			return nil, passOver("a key package: %w", err)
 		}
 		l, err := conversation.ReadLeaf(kp.LeafNode)
-		if err != nil || l.Account != them || l.Device != q.Devices.Devices[i] {
+		if err != nil || l.Account != them || l.Inbox.Mailbox != q.Inbox.Mailbox {
 			return nil, passOver("a key package of another device than it was sent for (%v)", err)
 		}
 		packages = append(packages, mls.Add{KeyPackage: kp})
@@ -324,7 +331,7 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	group := g.GroupID()
 	c := &store.Contact{Account: them, Name: name, Profile: q.Name, State: store.ContactPending, Reason: "waiting for the other side to join",
 		Log: entries(q.Log), Group: group, Since: n.clock()}
-	rec := &store.Conversation{Group: group, Contact: them, Relay: box.Relay, Mailbox: box.ID, BaseEpoch: 1, Made: &box, Since: n.clock()}
+	rec := &store.Conversation{Group: group, Contact: them, Relay: box.Relay, Mailbox: box.ID, BaseEpoch: 1, Made: &box, Since: n.clock(), LogTold: 1}
 	return group, errors.Join(
 		tx.PutInvite(&inv),
 		tx.AddLetter(&store.Letter{Relay: theirs.String(), Inbox: q.Inbox.Mailbox, AppendSeed: q.Inbox.AppendKey.Seed(), Entry: entry, Group: group}),
@@ -404,12 +411,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	them := log.ID()
-	devices := map[identity.DeviceID]identity.AccountID{n.device.ID: n.account.ID()}
-	inviting := log.Active()
-	for _, c := range inviting {
-		devices[c.Device] = them
-	}
-	info, err := conversation.ValidateDirect(g, sec.Binding, n.account.ID(), them, devices)
+	info, err := conversation.ValidateDirect(g, sec.Binding, n.account.ID(), n.device.ID, log)
 	if err != nil {
 		return bad(err)
 	}
@@ -433,7 +435,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 	waited := waitingGroup(a.ID)
 	c.Account, c.Profile, c.State, c.Reason, c.Cause, c.Group = them, acc.Name, store.ContactPending, "joining", "", group
 	a.Step, a.State, a.KeyPackage, a.Entry, a.Link = store.AcceptDone, nil, nil, nil, ""
-	rec := &store.Conversation{Group: group, Contact: them, Relay: at.String(), Mailbox: ref.Mailbox, BaseEpoch: ref.BaseEpoch, Since: n.clock()}
+	rec := &store.Conversation{Group: group, Contact: them, Relay: at.String(), Mailbox: ref.Mailbox, BaseEpoch: ref.BaseEpoch, Since: n.clock(), LogTold: 1}
 	// The first thing is an update of the path: the key package has been in others' hands.
 	core := &conversation.Core{Epoch: g.Epoch(), Chain: mailbox.FirstChain(ref.Mailbox), Wanted: true}
 	return group, errors.Join(tx.PutAcceptance(a), tx.MoveMessages(waited, waitingGroup(them)), n.newConversation(tx, rec, &c, g, core, keys))

@@ -53,19 +53,9 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 			return Invite{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 	}
-	home := n.homeRelay()
-	if home == "" {
-		return Invite{}, fmt.Errorf("%w: this node knows no relay; start it with its embedded relay, or name one with sotto config set relay ADDRESS", ErrUnreachable)
-	}
-	if err := n.ensureInbox(home, nil); err != nil {
+	home, ref, err := n.inviting()
+	if err != nil {
 		return Invite{}, err
-	}
-	if err := n.startInbox(); err != nil {
-		return Invite{}, apiError(err)
-	}
-	var inbox store.Inbox
-	if err := n.view(func(tx *store.Tx) (err error) { inbox, err = tx.Inbox(); return err }); err != nil {
-		return Invite{}, apiError(err)
 	}
 	r, err := n.relayAt(home)
 	if err != nil {
@@ -76,16 +66,12 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	for _, h := range at.Hints {
 		hints = append(hints, h.Bytes())
 	}
-	ref, err := n.inboxRef(&inbox)
-	if err != nil {
-		return Invite{}, err
-	}
 	var ticket []byte
 	if e := n.opt.Embedded; e != nil && e.Address.Key == at.Key {
 		ticket = e.Ticket(ticketLife)
 	}
 	expires := uint32(mailbox.MinuteOf(n.clock().Add(o.Expires + time.Minute - 1)))
-	link, value, secrets, err := handshake.NewInvite(handshake.InviteOptions{Log: n.account, Actor: n.actor(), Inbox: ref, Ticket: ticket, Name: n.device.Name,
+	link, value, secrets, err := handshake.NewInvite(handshake.InviteOptions{Log: n.account.now(), Actor: n.actor(), Inbox: ref, Ticket: ticket, Name: n.device.Name,
 		Expires: expires, Relay: at.Key, Hints: hints,
 		SlotID: func(read key.CapabilityPublic) [32]byte { return wire.SlotID(at.Key, read) }})
 	if err != nil {
@@ -102,11 +88,36 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 
 	out := n.showInvite(rec)
 	out.Link = link.Text()
+	out.Words = n.placeWords(at, placed)
+	return out, nil
+}
+
+// inviting makes sure that this device can be written to, and returns the relay for new
+// mailboxes and the inbox.
+func (n *Node) inviting() (home string, ref identity.InboxRef, err error) {
+	if home = n.homeRelay(); home == "" {
+		return "", ref, fmt.Errorf("%w: this node knows no relay; start it with its embedded relay, or name one with sotto config set relay ADDRESS", ErrUnreachable)
+	}
+	if err := n.ensureInbox(home, nil); err != nil {
+		return "", ref, err
+	}
+	if err := n.startInbox(); err != nil {
+		return "", ref, apiError(err)
+	}
+	var inbox store.Inbox
+	if err := n.view(func(tx *store.Tx) (err error) { inbox, err = tx.Inbox(); return err }); err != nil {
+		return "", ref, apiError(err)
+	}
+	ref, err = n.inboxRef(&inbox)
+	return home, ref, err
+}
+
+// placeWords says what to know of a link at a relay.
+func (n *Node) placeWords(at wire.Address, placed bool) string {
 	n.mu.Lock()
 	refused := n.refused
 	n.mu.Unlock()
-	out.Words = inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed, refused)
-	return out, nil
+	return inviteWords(transport.ReachOf(at), n.opt.Embedded != nil && n.opt.Embedded.Address.Key == at.Key, placed, refused)
 }
 
 func inviteWords(reach transport.Reach, embedded, placed bool, refused string) string {
@@ -176,17 +187,20 @@ func (n *Node) placeInvite(offer [32]byte) {
 
 // waitPlaced waits a while for the relay to have the offer.
 func (n *Node) waitPlaced(ctx context.Context, offer [32]byte) bool {
+	return n.waitUntil(ctx, func(tx *store.Tx) bool {
+		i, err := tx.Invite(offer)
+		return err == nil && (i.Placed || i.State != store.InviteOpen)
+	})
+}
+
+// waitUntil waits a while for ok, which an event tells of.
+func (n *Node) waitUntil(ctx context.Context, ok func(tx *store.Tx) bool) (is bool) {
 	ctx, cancel := context.WithTimeout(ctx, placeWait)
 	defer cancel()
 	for {
 		wake := n.events.next()
-		placed := false
-		n.view(func(tx *store.Tx) error {
-			i, err := tx.Invite(offer)
-			placed = err == nil && (i.Placed || i.State != store.InviteOpen)
-			return nil
-		})
-		if placed {
+		n.view(func(tx *store.Tx) error { is = ok(tx); return nil })
+		if is {
 			return true
 		}
 		select {
@@ -464,19 +478,17 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	if err != nil {
 		return err
 	}
-	devices, err := n.account.DeviceSet(n.actor())
+	log := n.account.now()
+	devices, err := log.DeviceSet(n.actor())
 	if err != nil {
 		return err
-	}
-	if len(devices.Devices) != 1 {
-		return final(CauseInvalid, "an account with several devices cannot open invites in this version")
 	}
 	ref, err := n.inboxRef(&in)
 	if err != nil {
 		return err
 	}
 	body, state, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
-		Log: n.account, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
+		Log: log, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
 	if err != nil {
 		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
 	}

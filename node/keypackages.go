@@ -22,21 +22,23 @@ const (
 // handOut gives the contact of a direct conversation key packages of this device, if it
 // holds too few.
 func (t *turn) handOut() error {
-	if t.rec.Many || !t.core.Open || t.core.Frozen != "" {
+	if t.rec.Many || !t.core.Open || t.core.Frozen != "" || t.core.Over {
 		return nil
 	}
-	c, err := t.tx.Contact(t.rec.Contact)
-	if err != nil || c.Blocked {
+	oneTime, lastResort := 0, false
+	if t.rec.Own {
+		// The account's devices could use one twice, each for a conversation of its own.
+		oneTime = oneTimePackages
+	} else if c, err := t.tx.Contact(t.rec.Contact); err != nil || c.Blocked {
 		return err
 	}
 	all, err := t.tx.Bundles()
 	if err != nil {
 		return err
 	}
-	oneTime, lastResort := 0, false
 	for _, b := range all {
 		switch age := t.now.Sub(b.Made); {
-		case b.Contact != c.Account:
+		case b.Contact != t.rec.Contact:
 		case age > lifetimeAfter:
 			if err := t.tx.DeleteBundle(b.Ref); err != nil {
 				return err
@@ -64,19 +66,22 @@ func (t *turn) handOut() error {
 		if err != nil {
 			return err
 		}
-		rec := &store.Bundle{Ref: sha256.Sum256(b.Ref()), Contact: c.Account, LastResort: flag == conversation.LastResort, Made: t.now, Bundle: b.Marshal()}
+		rec := &store.Bundle{Ref: bundleRef(b), Contact: t.rec.Contact, LastResort: flag == conversation.LastResort, Made: t.now, Bundle: b.Marshal()}
 		if err := t.tx.PutBundle(rec); err != nil {
 			return err
 		}
 		packages = append(packages, b.KeyPackage().Marshal())
 	}
-	set, err := t.n.account.DeviceSet(t.n.actor())
+	set, err := t.n.account.now().DeviceSet(t.n.actor())
 	if err != nil {
 		return err
 	}
 	t.rec.Lamport++
 	return t.tell(content.NewKeyPackages(set.Append(nil), packages, t.now, t.rec.Lamport))
 }
+
+// bundleRef names a key package of ours.
+func bundleRef(b *mls.KeyPackageBundle) [32]byte { return sha256.Sum256(b.Ref()) }
 
 // tell sends what is for the others' devices and is not shown.
 func (t *turn) tell(c *content.Message) error {
@@ -115,6 +120,13 @@ func (t *turn) hear(from conversation.Leaf, c *content.Message) error {
 		return t.tx.PutName(t.o.group, from.Account, name)
 	case content.KeyPackages:
 		return t.takePackages(from, c)
+	case content.AccountLog:
+		return t.hearLog(from, c.Bytes)
+	case content.Records:
+		if !t.rec.Own { // T42: only among one's own devices
+			return nil
+		}
+		return t.hearRecords(c.Bytes)
 	}
 	return nil
 }
@@ -128,13 +140,12 @@ func (t *turn) takePackages(from conversation.Leaf, c *content.Message) error {
 	if t.rec.Many || from.Account != t.rec.Contact {
 		return pass(fmt.Errorf("not of the contact"))
 	}
-	contact, err := t.tx.Contact(t.rec.Contact)
+	log, err := t.logOf(t.rec.Contact)
 	if err != nil {
 		return err
 	}
-	log, err := parseLog(contact.Log)
-	if err != nil {
-		return err
+	if log == nil {
+		return pass(fmt.Errorf("the contact's log is not known here"))
 	}
 	set, err := identity.ParseDeviceSet(c.DeviceSet)
 	if err == nil {
@@ -143,7 +154,7 @@ func (t *turn) takePackages(from conversation.Leaf, c *content.Message) error {
 	if err != nil {
 		return pass(err)
 	}
-	stock, err := t.tx.Packages(contact.Account)
+	stock, err := t.tx.Packages(t.rec.Contact)
 	if err != nil {
 		return err
 	}
@@ -153,10 +164,13 @@ func (t *turn) takePackages(from conversation.Leaf, c *content.Message) error {
 			return pass(err)
 		}
 		l, err := conversation.ReadLeaf(kp.LeafNode)
-		if err != nil || account != from.Account || l.Device != from.Device {
+		if err != nil || account != from.Account || l.Device != from.Device && !isLastResort(kp) || !isActive(log, l.Device) {
 			return pass(fmt.Errorf("a key package of another device (%v)", err))
 		}
-		p := store.Package{Contact: contact.Account, Device: l.Device, LastResort: isLastResort(kp), Package: raw}
+		if l.Device == t.n.device.ID {
+			continue
+		}
+		p := store.Package{Contact: t.rec.Contact, Device: l.Device, LastResort: isLastResort(kp), Package: raw}
 		// A new last resort replaces the old one; of the others the oldest go.
 		same := 0
 		for i := len(stock) - 1; i >= 0; i-- {
@@ -171,6 +185,9 @@ func (t *turn) takePackages(from conversation.Leaf, c *content.Message) error {
 		if err := t.tx.AddPackage(&p); err != nil {
 			return err
 		}
+	}
+	if t.rec.Own {
+		t.n.wishes.Add(1)
 	}
 	return nil
 }
@@ -203,24 +220,10 @@ func (t *turn) setAside(c *store.Contact) (packages [][]byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	stock, err := t.tx.Packages(c.Account)
-	if err != nil {
-		return nil, err
-	}
 	for _, d := range log.Active() {
-		var best *store.Package
-		for i := range stock {
-			p := &stock[i]
-			kp, err := mls.ParseKeyPackage(p.Package)
-			if err != nil {
-				return nil, err
-			}
-			if p.Device != d.Device || kp.LeafNode.Lifetime.NotAfter < uint64(t.now.Unix()) {
-				continue
-			}
-			if best == nil || best.LastResort && !p.LastResort {
-				best = p
-			}
+		best, err := t.packageOf(c.Account, d.Device)
+		if err != nil {
+			return nil, err
 		}
 		if best == nil {
 			return nil, fmt.Errorf("%w: %s cannot be added to a group yet: what that takes comes from their node when it is online", ErrNotReady, c.Name)

@@ -93,12 +93,13 @@ type Node struct {
 
 	started time.Time
 	device  store.Device
-	account *identity.Log
+	account ownLog
 	signer  key.DeviceSecret
 	sealing key.SealingSecret
 
 	events *hub
 	lost   atomic.Uint64 // how often the vault was read back after doubt
+	wishes atomic.Uint64 // counts writes on which more follows once they are durable; see accountChanged
 
 	mu      sync.Mutex // guards the following fields
 	running context.Context
@@ -112,9 +113,7 @@ type Node struct {
 	refused string // why a relay does not let this node create things
 }
 
-// Open unlocks a home. It returns ErrNotFound if there is no account, ErrLocked,
-// ErrBusy, ErrDamaged, ErrDiskFull.
-func Open(home string, o Options) (*Node, error) {
+func (o *Options) complete() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -124,19 +123,27 @@ func Open(home string, o Options) (*Node, error) {
 	if o.Free == nil {
 		o.Free = kv.FreeAt
 	}
+}
+
+func (o *Options) vault() vault.Config {
+	return vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Logger: o.Logger}
+}
+
+// Open unlocks a home. It returns ErrNotFound if there is no account, ErrLocked,
+// ErrBusy, ErrDamaged, ErrDiskFull.
+func Open(home string, o Options) (*Node, error) {
+	o.complete()
 	if there, err := HasAccount(home); err != nil {
 		return nil, fmt.Errorf("open %s: %w", home, err)
 	} else if !there {
 		return nil, fmt.Errorf("%w: there is no account in %s", ErrNotFound, home)
 	}
 	v, err := vault.Open(filepath.Join(home, vaultDir), vault.Unlock{Passphrase: o.Passphrase},
-		vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Logger: o.Logger})
+		o.vault())
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}
-	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(),
-		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}
-	n.opt.Passphrase = nil
+	n := newNode(home, o, v)
 	if err := n.load(); err != nil {
 		v.Close()
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
@@ -144,16 +151,25 @@ func Open(home string, o Options) (*Node, error) {
 	return n, nil
 }
 
+func newNode(home string, o Options, v *vault.Vault) *Node {
+	o.Passphrase = nil
+	return &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(),
+		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}
+}
+
 func (n *Node) load() error {
 	err := n.view(func(tx *store.Tx) (err error) {
 		n.device, err = tx.Device()
 		return err
 	})
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: this home is not linked to an account yet; go on with sotto device link --enter", ErrNotReady)
+	}
 	if err != nil {
 		return err
 	}
-	if n.account, err = parseLog(n.device.Log); err != nil {
-		return fmt.Errorf("%w: own account log: %w", ErrDamaged, err)
+	if err := n.readAccount(); err != nil {
+		return err
 	}
 	n.signer = key.DeviceFromSeed(n.device.Seed)
 	n.sealing = key.SealingFromSeed(n.device.Sealing)
@@ -319,6 +335,9 @@ func (n *Node) doubt(err error) error {
 		// events are told of, entries go out, cores are asked again, and everything
 		// that stands in the vault to be done is taken up as at a start.
 		n.events.ring()
+		if err := n.readAccount(); err != nil {
+			n.log.Warn("the account's log is not read", "err", err)
+		}
 		n.hurry()
 		n.task("begin", func(context.Context) error { return n.begin() })
 	}
@@ -352,9 +371,14 @@ func (n *Node) view(f func(tx *store.Tx) error) error {
 
 // update is db.Update, with events and doubt dealt with.
 func (n *Node) update(f func(tx *store.Tx) error) error {
+	wishes := n.wishes.Load()
 	err := n.doubt(n.db.Update(f))
 	if err == nil {
 		n.events.ring()
+		if n.wishes.Load() != wishes {
+			n.wishes.Add(1) // what was looked at before this was durable is looked at again
+			n.accountChanged()
+		}
 	}
 	return err
 }
@@ -388,7 +412,7 @@ func (n *Node) mlsConfig() mls.Config {
 
 // leaf returns what this device's leaf says: its credential and its inbox.
 func (n *Node) leaf(inbox *store.Inbox) (mls.Credential, mls.Extensions, error) {
-	c, err := n.account.Credential(n.device.ID)
+	c, err := n.account.now().Credential(n.device.ID)
 	if err != nil {
 		return mls.Credential{}, nil, err
 	}

@@ -32,7 +32,8 @@ type owner struct {
 
 	turns sync.Mutex // held for a turn
 	state *ownerState
-	lost  uint64 // of Node.lost when state was read
+	lost  uint64    // of Node.lost when state was read
+	gated [2]uint64 // epoch (and one) and Node.wishes when every device was found to be one; see gate
 
 	kick chan struct{} // holds one: the poster looks again
 	seek chan struct{} // holds one: the reader tries again
@@ -163,7 +164,7 @@ type turn struct {
 func (o *owner) do(f func(t *turn) error) error {
 	o.turns.Lock()
 	defer o.turns.Unlock()
-	lost := o.n.lost.Load()
+	lost, wishes := o.n.lost.Load(), o.n.wishes.Load()
 	var t *turn
 	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
 		// What was deleted or replaced is not written again by a turn that remembers it.
@@ -212,6 +213,10 @@ func (o *owner) do(f func(t *turn) error) error {
 	if t.letters {
 		o.n.startLetters()
 	}
+	if o.n.wishes.Load() != wishes {
+		o.n.wishes.Add(1) // what was looked at before this was durable is looked at again
+		o.n.accountChanged()
+	}
 	if t.core.Over {
 		o.stop()
 	}
@@ -251,6 +256,9 @@ func (t *turn) effect(e conversation.Effect) error {
 		return t.forget(e.Hash)
 	case conversation.Merge:
 		s := t.staged
+		if t.rec.Own && len(s.Added()) > 0 {
+			t.later = append(t.later, t.retell)
+		}
 		return errors.Join(t.enter(s), t.drop(), t.welcome(s))
 	case conversation.Apply:
 		return t.enter(t.incoming)
@@ -288,10 +296,12 @@ func (t *turn) effect(e conversation.Effect) error {
 // newest returns the keys of the present epoch.
 func (t *turn) newest() *store.EpochKeys { return &t.keys[len(t.keys)-1] }
 
-// context is what goes into the authenticated data of all we send.
-func (t *turn) context() []byte {
+func (t *turn) context() []byte { return t.seen().Append(nil) }
+
+// seen is what goes into the authenticated data of all we send.
+func (t *turn) seen() conversation.Context {
 	head := t.n.account.Head()
-	return conversation.Context{Seen: t.core.Cursor, Chain: t.core.Chain, AccountSeq: head.Seq, AccountHead: head.Hash}.Append(nil)
+	return conversation.Context{Seen: t.core.Cursor, Chain: t.core.Chain, AccountSeq: head.Seq, AccountHead: head.Hash}
 }
 
 // enclose puts an MLS message into an envelope and that into the outbox.
@@ -477,7 +487,7 @@ func (t *turn) contactName() string {
 // opened makes the contact complete: both sides have heard each other.
 func (t *turn) opened() error {
 	t.events = true
-	t.later = append(t.later, t.handOut)
+	t.later = append(t.later, t.handOut, t.keepUp)
 	c, err := t.tx.Contact(t.rec.Contact)
 	if err != nil {
 		return err
@@ -667,6 +677,11 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 			return nil, errors.New("too far behind the end of its epoch")
 		}
 	}
+	if leaf.Account == t.n.account.ID() {
+		if err := t.n.saw(t.tx, leaf.Device, t.now); err != nil {
+			return nil, err
+		}
+	}
 	c, err := content.Decode(r.Content)
 	if err != nil {
 		return nil, err
@@ -682,11 +697,17 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 	if info.May(leaf.Account)&conversation.MayWrite == 0 {
 		return nil, errors.New("from a member that may not write")
 	}
+	if t.rec.Own {
+		return nil, errors.New("of a kind that one's own devices do not send each other")
+	}
 	id := content.IDOf(leaf.Account, t.o.group, r.Content, c.Salt)
 	m := &store.Message{ID: id, From: leaf.Account, Mine: leaf.Account == t.n.account.ID(), Arrived: t.now, State: store.MessageReceived,
 		Kind: store.KindText, Text: c.Text, Sent: shownTime(c.Sent, e.Minute)}
 	if c.Kind != content.Text {
 		m.Kind = store.KindUnknown
+	}
+	if m.Mine { // of another device of the account
+		m.State = store.MessageStored
 	}
 	t.rec.Lamport = max(t.rec.Lamport, c.Lamport)
 	return m, nil

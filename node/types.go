@@ -105,6 +105,7 @@ type Conversation struct {
 const (
 	KindDirect = "direct"
 	KindGroup  = "group"
+	KindSelf   = "self" // among one's own devices; not listed
 	StateOpen  = "open"
 	StateLeft  = "left" // this account is no member any more: the history stays
 )
@@ -140,6 +141,8 @@ const (
 	EventContact      = "contact"      // a contact is new or has changed
 	EventConversation = "conversation" // a conversation is new or has changed
 	EventNotice       = "notice"       // something a person should read
+	EventDevice       = "device"       // a device of the account is new or has changed
+	EventLink         = "link"         // the link of a device has got further
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -147,11 +150,13 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,device,link"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
 	Notice       string        `json:"notice,omitempty"`
+	Device       *Device       `json:"device,omitempty"`
+	Link         *DeviceLink   `json:"link,omitempty"`
 }
 
 // MaxText is the largest text of a message in bytes.

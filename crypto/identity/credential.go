@@ -154,6 +154,46 @@ func (c Credential) verify() (cert DeviceCert, err error) {
 	return cert, nil
 }
 
+// RevokedBy checks that an entry of the account's log revokes the credential's device, by
+// their bytes alone: a suspension signed by another device, whose certificate acting
+// returns, or a final one by the account key that the proof leads to. The caller has
+// verified the credential. The error wraps [ErrInvalid].
+func (c Credential) RevokedBy(e *Entry, acting func(DeviceID) (DeviceCert, bool)) error {
+	x, err := e.effect()
+	if err != nil {
+		return err
+	}
+	if e.Account != c.Account || e.Type != RevokeDevice || x.device != c.Device {
+		return invalid("an entry that does not revoke the device")
+	}
+	var force effect
+	var generation uint8
+	for i := range c.Proof {
+		p := &c.Proof[i]
+		switch p.Type {
+		case Genesis, RotateKey:
+			if force, err = p.effect(); err != nil {
+				return err
+			}
+			generation = p.Generation
+		}
+		if e.Seq <= p.Seq {
+			return invalid("a revocation before the device was added")
+		}
+	}
+	if x.final {
+		if e.Generation != generation || !e.signedByAccount(force.key) {
+			return invalid("a revocation that is not by the account key")
+		}
+		return nil
+	}
+	by, ok := acting(e.Acting)
+	if !ok || e.Acting == c.Device || !e.signedByDevice(by.DeviceKey) {
+		return invalid("a suspension that is not by another device")
+	}
+	return nil
+}
+
 // DeviceSet is a device's statement of which devices its account has at a head of the
 // log. Who brings an account into a group brings exactly these (spec/identity.md,
 // section 4).

@@ -333,6 +333,38 @@ func (l *Log) Device(id DeviceID) (DeviceCert, DeviceState) {
 	return d.cert, d.state
 }
 
+// Devices returns the certificates of all devices that the log knows, the oldest first.
+func (l *Log) Devices() (out []DeviceCert) {
+	for i := range l.entries {
+		if x, err := l.entries[i].effect(); err == nil && l.devices[x.cert.Device].added == uint32(i) && x.cert.Device != (DeviceID{}) {
+			out = append(out, x.cert)
+		}
+	}
+	return out
+}
+
+// Added returns the entry that made a device one of the account.
+func (l *Log) Added(id DeviceID) (Entry, bool) {
+	d, ok := l.devices[id]
+	if !ok {
+		return Entry{}, false
+	}
+	return l.entries[d.added], true
+}
+
+// Revocation returns the newest entry that revokes a device, if it is not active.
+func (l *Log) Revocation(id DeviceID) (Entry, bool) {
+	if d, ok := l.devices[id]; !ok || d.state == DeviceActive {
+		return Entry{}, false
+	}
+	for i := len(l.entries) - 1; i >= 0; i-- {
+		if x, err := l.entries[i].effect(); err == nil && l.entries[i].Type == RevokeDevice && x.device == id {
+			return l.entries[i], true
+		}
+	}
+	return Entry{}, false
+}
+
 // ByHandshakeKey returns the active device with a handshake key.
 func (l *Log) ByHandshakeKey(p key.NoisePublic) (DeviceCert, bool) {
 	for _, d := range l.devices {

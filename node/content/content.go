@@ -44,7 +44,9 @@ const (
 )
 
 // Hidden reports whether messages of this kind are for devices and are not shown.
-func (k Kind) Hidden() bool { return k == KeyPackages || k == Name }
+func (k Kind) Hidden() bool {
+	return k == KeyPackages || k == Name || k == AccountLog || k == Records
+}
 
 const (
 	maxPackages  = 8
@@ -80,6 +82,7 @@ type Message struct {
 	Text      string   // of Text and Name
 	DeviceSet []byte   // of KeyPackages: the account's statement, an identity.DeviceSet
 	Packages  [][]byte // of KeyPackages: 1 to 8
+	Bytes     []byte   // of AccountLog and Records
 }
 
 // NewText makes a message. It returns ErrEmpty, ErrTooLong or ErrNotText.
@@ -203,6 +206,8 @@ func (m *Message) body() ([]any, error) {
 		return []any{m.Text}, nil
 	case KeyPackages:
 		return []any{m.DeviceSet, m.Packages}, nil
+	case AccountLog, Records:
+		return []any{m.Bytes}, nil
 	}
 	return nil, fmt.Errorf("%w: kind %d cannot be made", ErrMalformed, m.Kind)
 }
@@ -215,6 +220,8 @@ func (m *Message) check() error {
 	switch m.Kind {
 	case Text:
 		return CheckText(m.Text)
+	case AccountLog, Records:
+		return m.checkBytes()
 	case Name:
 		if len(m.Text) < 1 || len(m.Text) > maxName {
 			return malformed("a name of %d bytes", len(m.Text))
@@ -294,7 +301,8 @@ func Decode(b []byte) (*Message, error) {
 	if len(it.Body) == 0 || decoder.Unmarshal(it.Body[0], (*uint64)(&m.Kind)) != nil {
 		return nil, malformed("no kind")
 	}
-	into := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages}}[m.Kind]
+	into := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages},
+		AccountLog: {&m.Bytes}, Records: {&m.Bytes}}[m.Kind]
 	if into == nil {
 		return m, nil // of a later version
 	}

@@ -109,6 +109,11 @@ func NewGroup(box MailboxRef, owner [32]byte, p Profile) *GroupInfo {
 		MaxLeaves: 256, Profile: p.Append(nil)}
 }
 
+// NewSelf is the GroupInfo of the conversation among an account's own devices.
+func NewSelf(box MailboxRef, account [32]byte) *GroupInfo {
+	return &GroupInfo{Kind: Self, Mailboxes: []MailboxRef{box}, Term: 1, Roles: []RoleEntry{{account, Owner}}, OwnerMay: allRights, MaxLeaves: 256}
+}
+
 // Clone returns a copy that shares nothing that may be changed.
 func (g *GroupInfo) Clone() *GroupInfo {
 	c := *g
@@ -267,27 +272,59 @@ type Context struct {
 	Chain       mailbox.Hash
 	AccountSeq  uint32
 	AccountHead [32]byte
+	Proofs      [][]byte // of a commit: entries of account logs that revoke the devices it removes
 }
 
-const contextVersion = 1
+// The versions of a context: the second one has proofs.
+const (
+	contextVersion = 1
+	contextProofs  = 2
+	maxProof       = 2 << 10
+	maxProofs      = 16
+)
 
 // Append appends the authenticated data.
 func (c Context) Append(b []byte) []byte {
-	b = appendMark(codec.AppendU16(b, contextVersion), c.Seen)
+	version := uint16(contextVersion)
+	if len(c.Proofs) > 0 {
+		version = contextProofs
+	}
+	b = appendMark(codec.AppendU16(b, version), c.Seen)
 	b = codec.AppendU32(append(b, c.Chain[:]...), c.AccountSeq)
-	return append(b, c.AccountHead[:]...)
+	b = append(b, c.AccountHead[:]...)
+	if version == contextVersion {
+		return b
+	}
+	return codec.AppendVecFunc(b, func(b []byte) []byte {
+		for _, p := range c.Proofs {
+			b = codec.AppendVec(b, p)
+		}
+		return b
+	})
 }
 
-// ParseContext reads authenticated data.
+// ParseContext reads authenticated data. Its slices are parts of b.
 func ParseContext(b []byte) (c Context, err error) {
 	r := codec.NewReader(b)
-	if v := r.U16(); r.Err() == nil && v != contextVersion {
-		r.Fail("context of version %d", v)
+	version := r.U16()
+	if r.Err() == nil && version != contextVersion && version != contextProofs {
+		r.Fail("context of version %d", version)
 	}
 	c.Seen = readMark(r)
 	r.Copy(c.Chain[:])
 	c.AccountSeq = r.U32()
 	r.Copy(c.AccountHead[:])
+	if version == contextProofs {
+		r.Each(maxProofs*(maxProof+2), func(r *codec.Reader) {
+			if len(c.Proofs) == maxProofs {
+				r.Fail("more than %d proofs", maxProofs)
+			}
+			c.Proofs = append(c.Proofs, r.Vec(maxProof))
+		})
+		if len(c.Proofs) == 0 {
+			r.Fail("version 2 without proofs")
+		}
+	}
 	if err := r.Done(); err != nil {
 		return Context{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}

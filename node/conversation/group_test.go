@@ -55,7 +55,7 @@ func TestGroupVectors(t *testing.T) {
 		t.Errorf("the group does not come back: %+v, %v", g, err)
 	}
 	raw, _ = hex.DecodeString(v.Context)
-	if c, err := ParseContext(raw); err != nil || c != sampleContext() {
+	if c, err := ParseContext(raw); err != nil || !reflect.DeepEqual(c, sampleContext()) {
 		t.Errorf("the context does not come back: %+v, %v", c, err)
 	}
 }

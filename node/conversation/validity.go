@@ -149,7 +149,8 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 	if s.External() || s.Public() {
 		return invalid("a commit from outside the group, or one that shows itself")
 	}
-	if _, err := ParseContext(s.AuthenticatedData()); err != nil {
+	context, err := ParseContext(s.AuthenticatedData())
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	committer, ok := old.Member(s.Committer())
@@ -190,7 +191,7 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 			if err != nil {
 				return err
 			}
-			if leaf.Account != by.Account && (may&MayRemove == 0 || before.Role(leaf.Account) >= before.Role(by.Account)) {
+			if leaf.Account != by.Account && (may&MayRemove == 0 || before.Role(leaf.Account) >= before.Role(by.Account)) && !revoked(old, node, context.Proofs) {
 				return invalid("the removal of a device by one that may not")
 			}
 		case mls.GroupContextExtensions:
@@ -225,6 +226,29 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 		return invalid("other capabilities at the relay than the new epoch derives")
 	}
 	return nil
+}
+
+// revoked reports whether one of the proofs beside a commit revokes the device of a leaf:
+// then any member may remove it.
+func revoked(g *mls.Group, node *mls.LeafNode, proofs [][]byte) bool {
+	c, err := identity.ParseCredential(node.Credential.Identity)
+	if err != nil {
+		return false
+	}
+	acting := func(id identity.DeviceID) (identity.DeviceCert, bool) {
+		for _, m := range g.Roster() {
+			if l, err := ReadLeaf(m.Node); err == nil && l.Account == c.Account && l.Device == id {
+				return l.Cert, true
+			}
+		}
+		return identity.DeviceCert{}, false
+	}
+	for _, raw := range proofs {
+		if e, err := identity.ParseEntry(raw); err == nil && c.RevokedBy(&e, acting) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // validChange judges what a commit makes of the group's information.
@@ -409,10 +433,46 @@ func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, erro
 	return info, nil
 }
 
+// ValidateOwnWelcome judges a group that another device of one's own account has brought
+// this one into: a conversation of any kind in which the account is.
+func ValidateOwnWelcome(g *mls.Group, account identity.AccountID) (*GroupInfo, Leaf, error) {
+	fail := func(err error) (*GroupInfo, Leaf, error) { return nil, Leaf{}, err }
+	info, err := Group(g.Context())
+	if err != nil {
+		return fail(err)
+	}
+	if first := info.Mailboxes[0]; first.BaseEpoch > g.Epoch() || g.Epoch()-first.BaseEpoch > 1<<32-1 {
+		return fail(invalid("a mailbox of a later epoch"))
+	}
+	if _, err := validRoster(info, g.Roster()); err != nil {
+		return fail(err)
+	}
+	switch {
+	case info.Role(account) == 0:
+		return fail(invalid("a conversation that the account is not in"))
+	case info.Kind == Self && len(info.Roles) != 1, info.Kind == Direct && len(info.Roles) != 2:
+		return fail(invalid("%d accounts in a conversation of kind %d", len(info.Roles), info.Kind))
+	case info.Kind == ManyPeople:
+		if _, err := ParseProfile(info.Profile); err != nil {
+			return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
+		}
+	}
+	node, ok := g.Member(g.InvitedBy())
+	if !ok {
+		return fail(invalid("a welcome made by nobody"))
+	}
+	by, err := ReadLeaf(node)
+	if err != nil || by.Account != account {
+		return fail(invalid("a welcome into one's own conversation made by another account"))
+	}
+	return info, by, nil
+}
+
 // ValidateDirect judges a group that an invite has led to, before it is joined for
-// good: its members are exactly the two accounts' devices given, and its binding is
-// that of the handshake (spec/invite.md, section 5).
-func ValidateDirect(g *mls.Group, binding [32]byte, a, b identity.AccountID, devices map[identity.DeviceID]identity.AccountID) (*GroupInfo, error) {
+// good: its members are this device and one of the inviter's, which is active, and its
+// binding is that of the handshake (spec/invite.md, section 5).
+func ValidateDirect(g *mls.Group, binding [32]byte, own identity.AccountID, device identity.DeviceID, inviter *identity.Log) (*GroupInfo, error) {
+	a, b := own, inviter.ID()
 	info, err := Group(g.Context())
 	if err != nil {
 		return nil, err
@@ -433,15 +493,17 @@ func ValidateDirect(g *mls.Group, binding [32]byte, a, b identity.AccountID, dev
 	if _, err := validRoster(info, roster); err != nil {
 		return nil, err
 	}
-	if len(roster) != len(devices) {
-		return nil, invalid("%d devices, want %d", len(roster), len(devices))
+	if len(roster) != 2 {
+		return nil, invalid("%d devices, want two", len(roster))
 	}
 	for _, m := range roster {
 		leaf, err := ReadLeaf(m.Node)
 		if err != nil {
 			return nil, err
 		}
-		if devices[leaf.Device] != leaf.Account {
+		_, state := inviter.Device(leaf.Device)
+		mine, theirs := leaf.Account == own && leaf.Device == device, leaf.Account == b && state == identity.DeviceActive
+		if !mine && !theirs {
 			return nil, invalid("a device that was not announced")
 		}
 	}

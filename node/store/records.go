@@ -300,6 +300,9 @@ type Conversation struct {
 	Many      bool   // of many people, not with one contact
 	Name      string // of a group, as its members have it
 	Announced bool   // this device has told the group its name
+
+	Own     bool   // among the account's own devices
+	LogTold uint32 // how many entries of the account's log the others have been told of here
 }
 
 func (c *Conversation) fields(f *codec.Fields) {
@@ -326,6 +329,8 @@ func (c *Conversation) fields(f *codec.Fields) {
 	f.Flag(&c.Many)
 	text(f, &c.Name)
 	f.Flag(&c.Announced)
+	f.Flag(&c.Own)
+	f.U32(&c.LogTold)
 }
 
 // Bundle is a key package of this device that a contact holds, with its secrets.
@@ -370,6 +375,9 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+
+	ChangeEnlist  uint8 = 20 // the device of this account whose package it is comes in
+	ChangeDismiss uint8 = 21 // the devices go, which their accounts have revoked
 )
 
 // Change is a change of a group that the user wants.
@@ -379,7 +387,8 @@ type Change struct {
 	Accounts [][32]byte
 	Role     uint8
 	Text     string
-	Packages [][]byte // of ChangeAdd: set aside for it
+	Packages [][]byte   // of ChangeAdd and ChangeEnlist: set aside for it
+	Devices  [][16]byte // of ChangeEnlist and ChangeDismiss
 }
 
 func (c *Change) fields(f *codec.Fields) {
@@ -389,6 +398,7 @@ func (c *Change) fields(f *codec.Fields) {
 	f.U8(&c.Role)
 	text(f, &c.Text)
 	blobs(f, &c.Packages)
+	codec.List(f, big, most, &c.Devices, func(d *[16]byte, f *codec.Fields) { f.Array(d[:]) })
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -458,6 +468,7 @@ type Told struct {
 	Of    [32]byte // account
 	Text  string
 	Value uint32
+	Other string
 }
 
 // What a Told tells of.
@@ -469,7 +480,10 @@ const (
 	ToldAbout     uint8 = 5 // Text is the new description
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
-	ToldNewDevice uint8 = 8
+	ToldNewDevice uint8 = 8 // Text is its fingerprint, Other that of the device that added it
+
+	ToldGoneDevice uint8 = 20 // Text is its fingerprint
+	ToldThisDevice uint8 = 21 // this device was brought in by another of the account
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
@@ -508,6 +522,7 @@ func (m *Message) fields(f *codec.Fields) {
 		f.Array(t.Of[:])
 		text(f, &t.Text)
 		f.U32(&t.Value)
+		text(f, &t.Other)
 	})
 }
 
@@ -519,6 +534,7 @@ type Event struct {
 	Message [32]byte
 	Contact [32]byte
 	Notice  string
+	Device  [16]byte
 }
 
 // The types of an Event.
@@ -527,6 +543,9 @@ const (
 	EventContact      uint8 = 2
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
+
+	EventDevice uint8 = 20 // Device is the one
+	EventLink   uint8 = 21
 )
 
 func (e *Event) fields(f *codec.Fields) {
@@ -536,4 +555,5 @@ func (e *Event) fields(f *codec.Fields) {
 	f.Array(e.Message[:])
 	f.Array(e.Contact[:])
 	text(f, &e.Notice)
+	f.Array(e.Device[:])
 }

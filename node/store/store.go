@@ -47,6 +47,10 @@ const (
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
 	tChange       vault.Table = 19 // by conversation: what the user wants changed
 	tName         vault.Table = 20 // by conversation: what members call themselves
+	tLinking      vault.Table = 35 // a device that is being linked by this one
+	tEntering     vault.Table = 36 // the account that this device is being linked to
+	tRecord       vault.Table = 37 // by key: what the account's devices share
+	tSighting     vault.Table = 38 // by device: what this one knows of another of the account
 )
 
 // The sequences.
@@ -422,7 +426,7 @@ func (t *Tx) Rebucket(group []byte) error {
 	}
 	for _, n := range numbers {
 		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
-		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle); err != nil {
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tLinking, tEntering); err != nil {
 			return err
 		}
 	}

@@ -670,6 +670,13 @@ func (v *Vault) Privileged(passphrase []byte) ([]byte, error) {
 	return secret, nil
 }
 
+// HasPrivileged reports whether there is a privileged secret.
+func (v *Vault) HasPrivileged() bool {
+	v.headers.Lock()
+	defer v.headers.Unlock()
+	return v.header != nil && v.header.privileged != nil
+}
+
 // checkPassphraseLocked returns the index of the passphrase slot if it opens.
 func (v *Vault) checkPassphraseLocked(h *header, passphrase []byte) (int, error) {
 	i := h.slot(passphraseName)
