@@ -228,7 +228,7 @@ type (
 		Blocked bool `json:"blocked"`
 	}
 	numberBody struct {
-		Number string `json:"number" doc:"60 digits"`
+		Number string `json:"number" doc:"60 digits, or the safety code that the contact shows"`
 	}
 	textBody struct {
 		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
@@ -294,6 +294,8 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refBody[numberBody]) (node.SafetyNumber, error) {
 			return n.SetVerified(ctx, in.Ref, in.Body.Number)
 		})
+	route(s, http.MethodDelete, "/v1/contacts/{ref}/safety-number", "unverify", "A contact is verified no longer",
+		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.Unverify(ctx, in.Ref) })
 
 	route(s, http.MethodGet, "/v1/conversations", "conversations", "All conversations, the one that changed last first",
 		func(ctx context.Context, _ *none) (conversations, error) {

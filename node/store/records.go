@@ -262,6 +262,7 @@ type Contact struct {
 	Cause    string // of the reason; see package node
 	Blocked  bool
 	Verified bool
+	Changed  bool     // its account key is another than the one that was verified
 	Log      [][]byte // account log as far as it is known
 	Group    []byte   // the conversation with them; empty while there is none
 	Since    time.Time
@@ -276,6 +277,7 @@ func (c *Contact) fields(f *codec.Fields) {
 	text(f, &c.Cause)
 	f.Flag(&c.Blocked)
 	f.Flag(&c.Verified)
+	f.Flag(&c.Changed)
 	blobs(f, &c.Log)
 	blob(f, &c.Group)
 	moment(f, &c.Since)
