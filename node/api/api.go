@@ -60,6 +60,9 @@ type Node interface {
 	// digits, or the safety code that the contact shows; [node.ErrNotTrusted] if not.
 	SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error)
 
+	// Report makes a report of messages that others wrote; nothing is sent.
+	Report(ctx context.Context, ref string, messages []string, reason string) (node.Report, error)
+
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)

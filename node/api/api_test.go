@@ -368,6 +368,7 @@ func TestEveryMethodFails(t *testing.T) {
 		"Rename":        func() error { _, err := c.Rename(ctx, "Bob", "Rob"); return err },
 		"Block":         func() error { _, err := c.Block(ctx, "Bob", true); return err },
 		"SafetyNumber":  func() error { _, err := c.SafetyNumber(ctx, "Bob"); return err },
+		"Report":        func() error { _, err := c.Report(ctx, "Bob", []string{"x"}, ""); return err },
 		"Unverify":      func() error { _, err := c.Unverify(ctx, "Bob"); return err },
 		"SetVerified":   func() error { _, err := c.SetVerified(ctx, "Bob", "1"); return err },
 		"Conversations": func() error { _, err := c.Conversations(ctx); return err },

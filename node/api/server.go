@@ -230,6 +230,10 @@ type (
 	numberBody struct {
 		Number string `json:"number" doc:"60 digits, or the safety code that the contact shows"`
 	}
+	reportBody struct {
+		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
+		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
+	}
 	textBody struct {
 		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
 	}
@@ -320,6 +324,11 @@ func (s *Server) routes() {
 			}
 			m, err := n.Messages(ctx, in.Ref, in.Before, in.After, in.Limit)
 			return messages{list(m)}, err
+		})
+
+	route(s, http.MethodPost, "/v1/conversations/{ref}/report", "report", "Make a report of messages, by which a stranger sees who wrote them; nothing is sent",
+		func(ctx context.Context, in *refBody[reportBody]) (node.Report, error) {
+			return n.Report(ctx, in.Ref, in.Body.Messages, in.Body.Reason)
 		})
 
 	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",

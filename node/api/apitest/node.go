@@ -349,6 +349,11 @@ func (n *Node) Unverify(ctx context.Context, ref string) (node.SafetyNumber, err
 	return n.safetyNumber(c), err
 }
 
+func (n *Node) Report(_ context.Context, ref string, messages []string, reason string) (node.Report, error) {
+	_, err := n.change("Report", ref, func(*node.Contact) (bool, error) { return false, nil })
+	return node.Report{Messages: len(messages), Data: []byte("a report: " + reason)}, err
+}
+
 func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
 	list := n.messages[c.Conversation]
 	conv := node.Conversation{
