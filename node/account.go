@@ -419,6 +419,5 @@ func (n *Node) mergeLog(tx *store.Tx, c *store.Contact, log *identity.Log) (chan
 	if c.Cause == CauseNotTrusted && c.State == store.ContactEstablished && old.Compare(now) == identity.Loses {
 		c.Reason, c.Cause = "", ""
 	}
-	c.Log = entries(now)
-	return true, nil
+	return true, takeLog(c, now)
 }

@@ -189,6 +189,7 @@ func (t *turn) hearRecords(raw []byte) error {
 type sharedContact struct {
 	Name, Profile     string
 	Blocked, Verified bool
+	Changed           bool // since it was verified it has another account key
 	Log               []byte
 	Since             uint64 // Unix milliseconds
 }
@@ -199,6 +200,7 @@ func (c *sharedContact) fields(f *codec.Fields) {
 	f.Text(256, &c.Profile)
 	f.Flag(&c.Blocked)
 	f.Flag(&c.Verified)
+	f.Flag(&c.Changed)
 	f.Vec(content.MaxRecords, &c.Log)
 	f.U64(&c.Since)
 }
@@ -224,7 +226,7 @@ func (n *Node) shareContact(tx *store.Tx, account [32]byte) error {
 	if err != nil {
 		return err
 	}
-	v := sharedContact{Name: c.Name, Profile: c.Profile, Blocked: c.Blocked, Verified: c.Verified, Since: uint64(c.Since.UnixMilli()), Log: bytes.Join(c.Log, nil)}
+	v := sharedContact{Name: c.Name, Profile: c.Profile, Blocked: c.Blocked, Verified: c.Verified, Changed: c.Changed, Since: uint64(c.Since.UnixMilli()), Log: bytes.Join(c.Log, nil)}
 	if len(v.Log) > maxSharedLog {
 		v.Log = nil
 	}
@@ -253,7 +255,7 @@ func (n *Node) takeContact(tx *store.Tx, name string, value []byte) error {
 			return err
 		}
 	}
-	c.Profile, c.Blocked, c.Verified, c.Since = v.Profile, v.Blocked, v.Verified, time.UnixMilli(int64(v.Since)).UTC()
+	c.Profile, c.Blocked, c.Verified, c.Changed, c.Since = v.Profile, v.Blocked, v.Verified, v.Changed, time.UnixMilli(int64(v.Since)).UTC()
 	if log, err := identity.ParseLog(v.Log); err == nil && log.ID() == account {
 		changed, err := n.mergeLog(tx, &c, log)
 		if err != nil {

@@ -708,6 +708,8 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 	}
 	if m.Mine { // of another device of the account
 		m.State = store.MessageStored
+	} else if err := t.prove(m, r); err != nil {
+		return nil, err
 	}
 	t.rec.Lamport = max(t.rec.Lamport, c.Lamport)
 	return m, nil

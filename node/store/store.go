@@ -51,6 +51,8 @@ const (
 	tEntering     vault.Table = 36 // the account that this device is being linked to
 	tRecord       vault.Table = 37 // by key: what the account's devices share
 	tSighting     vault.Table = 38 // by device: what this one knows of another of the account
+	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
+	tCredential   vault.Table = 57 // by conversation: of those who said something
 )
 
 // The sequences.
@@ -205,7 +207,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, tMessage, tPlace, tName); err != nil {
+	if err := t.clear(group, tMessage, tPlace, tName, tContext, tCredential); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
