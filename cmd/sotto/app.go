@@ -22,6 +22,7 @@ import (
 type engine interface {
 	HasAccount(home string) (bool, error)
 	Init(ctx context.Context, home string, o initOptions) (account, error)
+	Enter(ctx context.Context, home string, o enterOptions) (account, error)
 	Open(home string, o openOptions) (running, error)
 }
 
@@ -34,7 +35,7 @@ type account struct {
 	Account       string   `json:"account"`
 	Device        string   `json:"device"`
 	Home          string   `json:"home"`
-	RecoveryWords []string `json:"recovery_words"`
+	RecoveryWords []string `json:"recovery_words,omitempty"`
 }
 
 type openOptions struct {
@@ -87,7 +88,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 func (a *app) root() *cobra.Command {
 	root := a.group("sotto", "A messenger that trusts no server",
 		a.runCommand(), a.initCommand(), a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(),
-		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.eventsCommand(), a.configCommand(), a.reportCommand(), a.demoCommand(), a.versionCommand())
+		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.deviceCommand(), a.eventsCommand(), a.configCommand(), a.reportCommand(), a.demoCommand(), a.versionCommand())
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)

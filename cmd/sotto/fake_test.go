@@ -34,6 +34,14 @@ func (f fake) Init(_ context.Context, home string, o initOptions) (account, erro
 	return account{Account: "1122334455667788", Device: "99aa", RecoveryWords: words}, os.WriteFile(f.file(home), []byte(o.Name+"\n"+string(o.Passphrase)), 0o600)
 }
 
+func (f fake) Enter(_ context.Context, home string, o enterOptions) (account, error) {
+	if !strings.HasPrefix(o.Link, "sotto:d#") {
+		return account{}, fmt.Errorf("link %q: %w", o.Link, node.ErrInvalid)
+	}
+	o.Show(apitest.Digits)
+	return account{Account: "1122334455667788", Device: "77bb"}, os.WriteFile(f.file(home), []byte("Ada\n"+string(o.Passphrase)), 0o600)
+}
+
 func (f fake) Open(home string, o openOptions) (running, error) {
 	switch os.Getenv("FAKE_OPEN") {
 	case "panic":

@@ -39,6 +39,15 @@ func (e program) Init(ctx context.Context, home string, o initOptions) (account,
 	return account{Account: r.Account, Device: r.Device, RecoveryWords: strings.Fields(r.RecoveryWords)}, nil
 }
 
+func (e program) Enter(ctx context.Context, home string, o enterOptions) (account, error) {
+	options := node.EnterOptions{Options: node.Options{Passphrase: o.Passphrase, Free: e.free}, Link: o.Link, Name: o.Name, Show: o.Show}
+	if e.quick {
+		options.Params.Memory, options.Params.Time, options.Params.Lanes = 64<<10, 3, 4
+	}
+	r, err := node.Enter(ctx, home, options)
+	return account{Account: r.Account, Device: r.Device}, err
+}
+
 func (e program) Open(home string, o openOptions) (running, error) {
 	r := &embedding{}
 	options := node.Options{Passphrase: o.Passphrase, Logger: o.Logger, Free: e.free}

@@ -82,6 +82,23 @@ type Node interface {
 	ChangeGroup(ctx context.Context, ref string, g node.GroupChange) (node.Group, error)
 	LeaveGroup(ctx context.Context, ref string) error
 
+	// Devices returns the account's devices, the oldest first. A ref of a device is its name,
+	// its id or a prefix of that, or "this".
+	Devices(ctx context.Context) ([]node.Device, error)
+	RenameDevice(ctx context.Context, ref, name string) (node.Device, error)
+	VerifyDevice(ctx context.Context, ref, fingerprint string) (node.Device, error)
+	SuspendDevice(ctx context.Context, ref string) (node.Device, error)
+	// RevokeDevice and RestoreDevice take the account key, which the passphrase opens.
+	RevokeDevice(ctx context.Context, ref string, passphrase []byte) (node.Device, error)
+	RestoreDevice(ctx context.Context, ref string, passphrase []byte) (node.Device, error)
+
+	// LinkDevice makes a link to enter at a new device; it is in this answer and no other.
+	LinkDevice(ctx context.Context) (node.DeviceLink, error)
+	Link(ctx context.Context) (node.DeviceLink, error)
+	// ConfirmLink takes the digits that the new device shows; others end the link.
+	ConfirmLink(ctx context.Context, digits string, passphrase []byte) (node.DeviceLink, error)
+	CancelLink(ctx context.Context) error
+
 	// Events returns what has happened after the event numbered after, first what
 	// is there, then what comes, until ctx ends or an error is yielded.
 	Events(ctx context.Context, after uint64) iter.Seq2[node.Event, error]

@@ -344,6 +344,8 @@ func (s *Server) routes() {
 	route(s, http.MethodPost, "/v1/groups/{ref}/leave", "leave-group", "Leave a group; its history stays",
 		func(ctx context.Context, in *refInput) (none, error) { return none{}, n.LeaveGroup(ctx, in.Ref) })
 
+	s.deviceRoutes()
+
 	route(s, http.MethodGet, "/v1/config", "config", "All settings",
 		func(ctx context.Context, _ *none) (settings, error) {
 			c, err := n.Config(ctx)

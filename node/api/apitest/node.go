@@ -31,6 +31,8 @@ type Node struct {
 	invites  []node.Invite
 	settings []api.Setting
 	events   []node.Event
+	devices  []node.Device
+	link     *node.DeviceLink
 	fail     map[string]error
 	news     chan struct{} // closed and replaced with each event
 	stopped  bool
