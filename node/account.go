@@ -92,9 +92,6 @@ func (n *Node) tellDevice(tx *store.Tx, log *identity.Log, c identity.DeviceCert
 	case is == identity.DeviceRevoked:
 		what = fmt.Sprintf("The device %s (%s) is revoked for good.", name, c.Fingerprint())
 	}
-	if c.Device == n.device.ID && is != identity.DeviceActive {
-		what = "This device was taken out of your account by another one: it reads and sends nothing any more."
-	}
 	return n.notice(tx, what)
 }
 

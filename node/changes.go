@@ -471,5 +471,10 @@ func boolBit(v bool) uint8 {
 // ended keeps what this device was a member of as history, and forgets the rest.
 func (t *turn) ended() error {
 	t.events, t.staged, t.outbox = true, nil, nil
+	if t.rec.Own { // what the others say of it this device does not hear any more
+		if err := t.n.notice(t.tx, "This device was taken out of your account by another one: it reads and sends nothing any more."); err != nil {
+			return err
+		}
+	}
 	return errors.Join(t.n.noteConversation(t.tx, t.o.group), t.tx.ForgetGroup(t.o.group))
 }

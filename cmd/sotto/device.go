@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +14,7 @@ import (
 )
 
 func (a *app) deviceCommand() *cobra.Command {
-	return a.group("device", "Your own devices", a.deviceListCommand(), a.linkCommand(), a.confirmCommand(), a.cancelCommand(),
+	return a.group("device", "Your own devices", a.deviceListCommand(), a.linkCommand(), a.pendingCommand(), a.confirmCommand(), a.cancelCommand(),
 		a.renameDeviceCommand(), a.verifyDeviceCommand(), a.suspendCommand(), a.revokeDeviceCommand(), a.restoreCommand())
 }
 
@@ -164,38 +163,39 @@ func (a *app) confirmCommand() *cobra.Command {
 		})
 }
 
-// confirmTime is how long confirm waits for the new device to come in.
-const confirmTime = 30 * time.Second
-
 func (a *app) confirm(ctx context.Context, cl *api.Client, digits string) error {
 	passphrase, err := a.passphrase(ctx, false)
 	if err != nil {
 		return err
 	}
 	defer clear(passphrase)
-	after, err := cl.LastEvent(ctx)
-	if err != nil {
-		return err
-	}
 	l, err := cl.ConfirmLink(ctx, digits, passphrase)
 	if err != nil {
 		return deviceHint(err)
 	}
-	if l.State != node.LinkDone {
-		wait, cancel := context.WithTimeout(ctx, confirmTime)
-		defer cancel()
-		done, err := a.linkGets(wait, cl, after, node.LinkDone)
-		if err == nil {
-			l = done
-		} else if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return err
-		}
-	}
 	return a.print(l, func(io.Writer) {
 		a.say("%s is a device of your account. Your contacts are told that there is one more.", safe(l.Name))
-		if l.State != node.LinkDone {
-			a.say("It comes in as soon as its node runs.")
+		a.say("It comes in as soon as its node runs: there, sotto up.")
+	})
+}
+
+func (a *app) pendingCommand() *cobra.Command {
+	return a.command("pending", "How the link of a device stands", 0, 0, func(ctx context.Context, _ *cobra.Command, _ []string) error {
+		cl := a.client()
+		defer cl.Close()
+		l, err := cl.Link(ctx)
+		if err != nil {
+			return err
 		}
+		return a.print(l, func(w io.Writer) {
+			fmt.Fprintln(w, l.State)
+			switch l.State {
+			case node.LinkCompare:
+				a.say("%s must show %s.", safe(l.Name), l.Digits)
+			case node.LinkFailed:
+				a.say("%s", safe(l.Reason))
+			}
+		})
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"sotto/node"
 	"sotto/node/api"
 )
 
@@ -120,6 +121,20 @@ func scripts(t *testing.T, dir, engine string) {
 						return
 					} else if time.Now().After(end) {
 						ts.Fatalf("%q never came; last: %v %s", args[0], err, out)
+					}
+				}
+			},
+			// confirm HOME does at a home what a person does who sees the digits there.
+			"confirm": func(ts *testscript.TestScript, neg bool, args []string) {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+				defer cancel()
+				c := api.NewClient(ts.MkAbs(args[0]))
+				defer c.Close()
+				for _, err := range c.Events(ctx, 0) {
+					ts.Check(err)
+					if l, err := c.Link(ctx); err == nil && l.State == node.LinkCompare {
+						ts.Check(ts.Exec("sotto", "device", "confirm", l.Digits))
+						return
 					}
 				}
 			},
