@@ -3,12 +3,16 @@ package nodetest
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"sotto/node"
+	"sotto/storage/kv"
 	"sotto/storage/vault"
 )
 
@@ -222,3 +226,211 @@ func TestLinkThatComesToNothing(t *testing.T) {
 	}
 	d.Until("four devices", func() bool { return len(d.devices()) == 4 })
 }
+
+// devicesIn is how many devices of an account a person sees in a group.
+func (p *Person) devicesIn(group, name string) int {
+	g, _ := p.Group(context.Background(), group)
+	for _, m := range g.Members {
+		if m.Name == name {
+			return m.Devices
+		}
+	}
+	return 0
+}
+
+// T28: the laptop suspends the phone while that is away. Whatever anybody sends then the
+// phone does not get, and it cannot undo that; the account key can.
+func TestSuspendedDeviceGetsNothing(t *testing.T) {
+	w := New(t)
+	r := w.Relay()
+	people := circle(t, w, r, "Ana", "Ben")
+	ana, ben := people[0], people[1]
+	ana.group(node.GroupOptions{Name: "Hikers", Members: []string{"Ben"}})
+	ben.Until("the group", func() bool { return ben.stateIn("Hikers") == node.StateOpen })
+	laptop := w.Device(ana, "laptop")
+	for _, name := range []string{"Ben", "Hikers"} {
+		laptop.Until(name, func() bool { return laptop.stateIn(name) == node.StateOpen })
+	}
+	laptop.send("Ben", "it works")
+	ben.reads("Ana", "Ana: it works")
+	laptop.Stop()
+
+	d, err := ana.SuspendDevice(t.Context(), "laptop")
+	if err != nil || d.State != node.DeviceSuspended {
+		t.Fatalf("%+v, %v", d, err)
+	}
+	for _, name := range []string{"Ana", "Hikers"} {
+		ben.Until("the line in "+name, func() bool {
+			return slices.ContainsFunc(ben.notes(name), func(s string) bool { return strings.Contains(s, "a device of Ana is gone (") })
+		})
+	}
+	ben.Until("one device", func() bool { return ben.devicesIn("Hikers", "Ana") == 1 })
+	ben.send("Ana", "secret")
+	ben.send("Hikers", "secret too")
+	ana.reads("Ben", "Ben: secret")
+	ana.reads("Hikers", "Ben: secret too")
+
+	laptop.Start()
+	for _, name := range []string{"Ben", "Hikers"} {
+		laptop.Until("the end of "+name, func() bool { return laptop.stateIn(name) == node.StateLeft })
+		if got := laptop.said(name); slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, "secret") }) {
+			t.Errorf("the suspended device reads %q", got)
+		}
+		if _, err := laptop.Send(t.Context(), name, "still here"); !errors.Is(err, node.ErrFrozen) {
+			t.Errorf("it sends to %s: %v", name, err)
+		}
+	}
+	// T4: what it holds does not undo that, nor add or end another.
+	for what, err := range map[string]error{
+		"restore": func() error { _, err := laptop.RestoreDevice(t.Context(), "this", Passphrase); return err }(),
+		"revoke": func() error {
+			_, err := laptop.RevokeDevice(t.Context(), ana.devices()[0][:len(ana.devices()[0])-len(" active")], Passphrase)
+			return err
+		}(),
+		"link": func() error { _, err := laptop.LinkDevice(t.Context()); return err }(),
+	} {
+		if !errors.Is(err, node.ErrNotAllowed) {
+			t.Errorf("a device without the account key may %s: %v", what, err)
+		}
+	}
+
+	if _, err := ana.RestoreDevice(t.Context(), "laptop", []byte("wrong")); !errors.Is(err, node.ErrLocked) {
+		t.Errorf("with a wrong passphrase: %v", err)
+	}
+	if _, err := ana.RestoreDevice(t.Context(), "laptop", Passphrase); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Ben", "Hikers"} {
+		laptop.Until("its return to "+name, func() bool { return laptop.stateIn(name) == node.StateOpen })
+	}
+	ben.send("Ana", "welcome back")
+	laptop.reads("Ben", "Ben: welcome back")
+
+	// For good.
+	if _, err := ana.RevokeDevice(t.Context(), "laptop", Passphrase); err != nil {
+		t.Fatal(err)
+	}
+	laptop.Until("the end", func() bool { return laptop.stateIn("Ben") == node.StateLeft })
+	if _, err := ana.RestoreDevice(t.Context(), "laptop", Passphrase); !errors.Is(err, node.ErrInvalid) {
+		t.Errorf("a device revoked for good is restored: %v", err)
+	}
+}
+
+// The existing device is killed in the midst of every write while a device is linked, half
+// of the writes happened: it goes on where it was, and the device comes in.
+func TestLinkSurvivesFaults(t *testing.T) {
+	w := New(t)
+	r := w.Relay()
+	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
+	w.Meet(ana, ben, "Ben", "Ana")
+	ana.Stop()
+	left := &atomic.Int64{}
+	left.Store(60)
+	f := &faults{rng: rand.New(rand.NewPCG(1, 2)), left: left}
+	ana.Hook(f)
+	ana.Start()
+	l, err := ana.LinkDevice(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.set(3)
+	d := &Person{w: w, Home: filepath.Join(w.folder(), "laptop")}
+	_, err = node.Enter(t.Context(), d.Home, node.EnterOptions{Options: node.Options{Passphrase: Passphrase, Dial: w.Dial}, Link: l.Link, Name: "laptop", Params: vault.FloorParams,
+		Show: func(digits string) {
+			go func() {
+				for t.Context().Err() == nil { // what has failed may have happened: look, and try again
+					l, err := ana.Link(context.Background())
+					if err == nil && l.State == node.LinkCompare {
+						_, err = ana.ConfirmLink(context.Background(), digits, Passphrase)
+					}
+					if err == nil && (l.State == node.LinkGranted || l.State == node.LinkDone) {
+						return
+					}
+					if errors.Is(err, node.ErrNotTrusted) {
+						t.Error(err)
+						return
+					}
+				}
+			}()
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Start()
+	t.Cleanup(d.Stop)
+	f.set(0)
+	d.Until("the conversation", func() bool { return d.stateIn("Ben") == node.StateOpen })
+	if left.Load() == 60 {
+		t.Error("nothing has failed")
+	}
+	ben.send("Ana", "hello")
+	d.reads("Ben", "Ben: hello")
+	if got := ana.devices(); len(got) != 2 {
+		t.Errorf("devices %q", got)
+	}
+}
+
+// The new device is killed at every write while it enters, and enters again: it becomes one
+// device, not two, and shows the same digits.
+func TestEnterSurvivesKills(t *testing.T) {
+	w := New(t)
+	r := w.Relay()
+	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
+	w.Meet(ana, ben, "Ben", "Ana")
+	l, err := ana.LinkDevice(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Person{w: w, Home: filepath.Join(w.folder(), "laptop")}
+	kills, shown := 0, map[string]bool{}
+	var confirm sync.Once
+	for n := int64(1); ; n++ {
+		ctx, kill := context.WithCancel(t.Context())
+		k := &killer{left: n, kill: kill}
+		_, err := node.Enter(ctx, d.Home, node.EnterOptions{Options: node.Options{Passphrase: Passphrase, Dial: w.Dial, Hook: k}, Link: l.Link, Name: "laptop", Params: vault.FloorParams,
+			Show: func(digits string) {
+				shown[digits] = true
+				confirm.Do(func() {
+					go func() {
+						ana.Until("digits", func() bool {
+							l, err := ana.Link(context.Background())
+							return err == nil && l.State == node.LinkCompare
+						})
+						ana.ConfirmLink(context.Background(), digits, Passphrase)
+					}()
+				})
+			}})
+		kill()
+		if err == nil {
+			break
+		}
+		if kills++; kills > 40 {
+			t.Fatal(err)
+		}
+	}
+	if kills == 0 || len(shown) != 1 {
+		t.Errorf("killed %d times, shown %v", kills, shown)
+	}
+	d.Start()
+	t.Cleanup(d.Stop)
+	d.Until("the conversation", func() bool { return d.stateIn("Ben") == node.StateOpen })
+	if got := ana.devices(); len(got) != 2 {
+		t.Errorf("devices %q", got)
+	}
+}
+
+// killer lets so many writes happen, fails the next, and all behind it.
+type killer struct {
+	left int64
+	kill func()
+}
+
+func (k *killer) BeforeCommit([]kv.Write) error {
+	if k.left--; k.left < 0 {
+		k.kill()
+		return errFault
+	}
+	return nil
+}
+
+func (k *killer) AfterCommit() error { return nil }
