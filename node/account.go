@@ -106,6 +106,8 @@ func (n *Node) accountChanged() {
 
 // keepUp makes every conversation have the devices that the logs say, and be told.
 func (n *Node) keepUp() {
+	n.giveHistory()
+	n.takeHistory()
 	n.task("devices", func(context.Context) error {
 		n.mu.Lock()
 		var os []*owner

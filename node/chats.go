@@ -46,7 +46,7 @@ var messageStates = map[uint8]string{
 
 func (na *namer) message(group []byte, m *store.Message) Message {
 	out := Message{ID: hex.EncodeToString(m.ID[:]), Conversation: groupID(group), Seq: m.Seq, Mine: m.Mine, Sent: m.Sent.UTC(),
-		State: messageStates[m.State], Reason: m.Reason, Text: m.Text, Kind: "text"}
+		State: messageStates[m.State], Reason: m.Reason, Text: m.Text, Kind: "text", Imported: m.Imported != [16]byte{}}
 	switch m.Kind {
 	case store.KindGap:
 		out.Kind, out.Text = "gap", fmt.Sprintf("%d entries are missing here: %s", m.Count, m.Reason)
@@ -97,7 +97,7 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 		case store.ToldGoneDevice:
 			others = append(others, fmt.Sprintf("a device of %s is gone (%s)", of, c.Text))
 		case store.ToldThisDevice:
-			others = append(others, "from here on this device takes part; what was said before is on your other devices")
+			others = append(others, "this device takes part from here on")
 		}
 	}
 	for _, v := range []struct {

@@ -127,6 +127,11 @@ func (t *turn) hear(from conversation.Leaf, c *content.Message) error {
 			return nil
 		}
 		return t.hearRecords(c.Bytes)
+	case content.History:
+		if !t.rec.Own {
+			return nil
+		}
+		return t.hearHistory(from, c.Bytes)
 	}
 	return nil
 }

@@ -345,7 +345,7 @@ func (n *Node) linkMessage(tx *store.Tx, body []byte) (group []byte, err error) 
 		if group, err = n.makeSelf(tx); err != nil {
 			return nil, err
 		}
-		if err := errors.Join(n.shareDevice(tx, n.device.ID, n.deviceName(tx, n.device.ID)), n.shareDevice(tx, l.ID, l.Name)); err != nil {
+		if err := errors.Join(n.handOver(tx, l.ID), n.shareDevice(tx, n.device.ID, n.deviceName(tx, n.device.ID)), n.shareDevice(tx, l.ID, l.Name)); err != nil {
 			return nil, err
 		}
 		n.wishes.Add(1)

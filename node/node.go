@@ -288,6 +288,8 @@ func (n *Node) begin() error {
 		}
 	}
 	n.startLetters()
+	n.giveHistory()
+	n.takeHistory()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil
 }

@@ -144,6 +144,7 @@ func (t *turn) tellRecords() error {
 
 // retell makes every record be told again: a device has come that knows none.
 func (t *turn) retell() error {
+	t.n.wishes.Add(1) // history waits for it, too
 	all, err := t.tx.Records(false)
 	if err != nil {
 		return err

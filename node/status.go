@@ -8,6 +8,7 @@ import (
 	"sort"
 	"time"
 
+	"sotto/crypto/identity"
 	"sotto/node/store"
 	"sotto/relay/wire"
 	"sotto/storage/kv"
@@ -16,7 +17,7 @@ import (
 // Status returns the node at a glance.
 func (n *Node) Status(ctx context.Context) (Status, error) {
 	out := Status{Version: Version, Name: n.device.Name, Account: n.account.ID().String(), Started: n.started.UTC(), Relays: n.relayStates()}
-	out.Device = fmt.Sprintf("%x", n.device.ID[:])
+	out.Device = identity.DeviceID(n.device.ID).String()
 	out.FreeDisk, _ = n.opt.Free(n.home)
 	n.mu.Lock()
 	if out.Problem = n.problem; out.Problem == "" {
@@ -48,7 +49,8 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 				out.Frozen++
 			}
 		}
-		return nil
+		out.History, err = n.showHistory(tx)
+		return err
 	})
 	if err != nil && out.Problem == "" {
 		out.Problem = err.Error()

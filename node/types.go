@@ -21,6 +21,7 @@ type Status struct {
 	Pending  int           `json:"pending" doc:"contacts that are not complete yet"`
 	Frozen   int           `json:"frozen" doc:"conversations in which nothing is sent until you have looked"`
 	FreeDisk uint64        `json:"free_disk" doc:"bytes free where the vault lies"`
+	History  *History      `json:"history,omitempty" doc:"what another device of yours hands over to this one"`
 	Problem  string        `json:"problem,omitempty" doc:"what keeps the node from working, and what to do"`
 }
 
@@ -136,6 +137,8 @@ type Message struct {
 	// change of a group, which Text says in words, or "unknown" for a message that this
 	// version cannot show.
 	Kind string `json:"kind" enum:"text,gap,change,unknown"`
+
+	Imported bool `json:"imported,omitempty" doc:"another device of yours has handed it over: that it was sent so, only that device has seen"`
 }
 
 // Event types.

@@ -45,7 +45,7 @@ const (
 
 // Hidden reports whether messages of this kind are for devices and are not shown.
 func (k Kind) Hidden() bool {
-	return k == KeyPackages || k == Name || k == AccountLog || k == Records
+	return k == KeyPackages || k == Name || k == AccountLog || k == Records || k == History
 }
 
 const (
@@ -82,7 +82,7 @@ type Message struct {
 	Text      string   // of Text and Name
 	DeviceSet []byte   // of KeyPackages: the account's statement, an identity.DeviceSet
 	Packages  [][]byte // of KeyPackages: 1 to 8
-	Bytes     []byte   // of AccountLog and Records
+	Bytes     []byte   // of AccountLog, Records and History
 }
 
 // NewText makes a message. It returns ErrEmpty, ErrTooLong or ErrNotText.
@@ -206,7 +206,7 @@ func (m *Message) body() ([]any, error) {
 		return []any{m.Text}, nil
 	case KeyPackages:
 		return []any{m.DeviceSet, m.Packages}, nil
-	case AccountLog, Records:
+	case AccountLog, Records, History:
 		return []any{m.Bytes}, nil
 	}
 	return nil, fmt.Errorf("%w: kind %d cannot be made", ErrMalformed, m.Kind)
@@ -220,7 +220,7 @@ func (m *Message) check() error {
 	switch m.Kind {
 	case Text:
 		return CheckText(m.Text)
-	case AccountLog, Records:
+	case AccountLog, Records, History:
 		return m.checkBytes()
 	case Name:
 		if len(m.Text) < 1 || len(m.Text) > maxName {
@@ -302,7 +302,7 @@ func Decode(b []byte) (*Message, error) {
 		return nil, malformed("no kind")
 	}
 	into := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages},
-		AccountLog: {&m.Bytes}, Records: {&m.Bytes}}[m.Kind]
+		AccountLog: {&m.Bytes}, Records: {&m.Bytes}, History: {&m.Bytes}}[m.Kind]
 	if into == nil {
 		return m, nil // of a later version
 	}

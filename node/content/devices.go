@@ -11,6 +11,7 @@ import (
 const (
 	AccountLog Kind = 20 // the sender's account log, for who has not seen its newest entries
 	Records    Kind = 21 // what an account's devices share; only among them
+	History    Kind = 22 // where history is that one of them gives to another; only among them
 )
 
 // Limits of these, in bytes.
@@ -87,6 +88,50 @@ func NewAccountLog(log []byte, sent time.Time, lamport uint64) *Message {
 	return m
 }
 
+// HistoryPack says where a part of the history is: a blob at a relay, sealed under a key of
+// its own (spec/devices.md, 6).
+type HistoryPack struct {
+	Device [16]byte // for whom
+	Relay  string   // address
+	Blob   [32]byte
+	Key    []byte
+	Owner  []byte // seed of the key that deletes the blob
+	Total  uint32 // messages that are given in all
+	Last   bool   // there is no more; then there may be no blob: Key is empty
+}
+
+func (p *HistoryPack) fields(f *codec.Fields) {
+	version := uint8(1)
+	if f.U8(&version); f.OK() && version != 1 {
+		f.Fail("a pack of version %d", version)
+	}
+	f.Array(p.Device[:])
+	f.Text(2048, &p.Relay)
+	f.Array(p.Blob[:])
+	f.Vec(32, &p.Key)
+	f.Vec(32, &p.Owner)
+	f.U32(&p.Total)
+	f.Flag(&p.Last)
+	if f.Reading() && f.OK() && (len(p.Key) != 0 && (len(p.Key) != 32 || len(p.Owner) != 32) || len(p.Key) == 0 && !p.Last) {
+		f.Fail("a pack without its keys")
+	}
+}
+
+// ParseHistoryPack reads what a message of kind History holds. Its slices are parts of b.
+func ParseHistoryPack(b []byte) (p HistoryPack, err error) {
+	if err := codec.Read(b, p.fields); err != nil {
+		return HistoryPack{}, fmt.Errorf("%w: history: %w", ErrMalformed, err)
+	}
+	return p, nil
+}
+
+// NewHistory makes the message that says where a part of the history is.
+func NewHistory(p HistoryPack, sent time.Time, lamport uint64) *Message {
+	m := newMessage(History, sent, lamport)
+	m.Bytes = codec.Write(p.fields)
+	return m
+}
+
 // checkBytes holds a message of these kinds to its limits.
 func (m *Message) checkBytes() error {
 	if m.Kind == AccountLog {
@@ -94,6 +139,10 @@ func (m *Message) checkBytes() error {
 			return fmt.Errorf("%w: an account log of %d bytes", ErrMalformed, n)
 		}
 		return nil
+	}
+	if m.Kind == History {
+		_, err := ParseHistoryPack(m.Bytes)
+		return err
 	}
 	_, err := ParseRecords(m.Bytes)
 	return err

@@ -3,6 +3,7 @@ package nodetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -434,3 +435,63 @@ func (k *killer) BeforeCommit([]kv.Write) error {
 }
 
 func (k *killer) AfterCommit() error { return nil }
+
+// What was said before the laptop came it gets from the phone: all of it, in its place,
+// also of a group that Ana has left, and marked as handed over.
+func TestHistoryIsHandedOver(t *testing.T) {
+	w := New(t)
+	r := w.Relay()
+	people := circle(t, w, r, "Ana", "Ben", "Cem")
+	ana, ben := people[0], people[1]
+	ben.group(node.GroupOptions{Name: "Hikers", Members: []string{"Ana"}})
+	ana.Until("the group", func() bool { return ana.stateIn("Hikers") == node.StateOpen })
+	ben.send("Hikers", "on Sunday?")
+	ana.reads("Hikers", "Ben: on Sunday?")
+	if err := ana.LeaveGroup(t.Context(), "Hikers"); err != nil {
+		t.Fatal(err)
+	}
+	ana.Until("the leave", func() bool { return ana.stateIn("Hikers") == node.StateLeft })
+	const many = 70 // more than are given first of each conversation
+	for i := range many {
+		ana.send("Ben", fmt.Sprint("to Ben ", i))
+	}
+	ben.send("Ana", "the last")
+	ana.reads("Ben", "Ben: the last")
+	ana.Until("all of it", func() bool { s, _ := ana.Status(t.Context()); return s.Queued == 0 })
+
+	laptop := w.Device(ana, "laptop")
+	laptop.Until("the history", func() bool {
+		s, err := laptop.Status(t.Context())
+		return err == nil && s.History != nil && s.History.Done
+	})
+	laptop.Until("the contact", func() bool { return laptop.stateIn("Ben") == node.StateOpen })
+	if got, want := laptop.said("Ben"), ana.said("Ben"); !slices.Equal(got, want) || len(got) != many+1 {
+		t.Errorf("the laptop has %d messages %q, the phone %d", len(got), got, len(want))
+	}
+	if got, want := laptop.said("Hikers"), ana.said("Hikers"); !slices.Equal(got, want) || laptop.stateIn("Hikers") != node.StateLeft {
+		t.Errorf("the laptop has %q of the group, %s; the phone %q", got, laptop.stateIn("Hikers"), want)
+	}
+	laptop.send("Ben", "new")
+	ms, err := laptop.Messages(t.Context(), "Ben", "", "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range ms {
+		if m.Kind == "text" && m.Imported != (m.Text != "new") {
+			t.Errorf("%q is imported: %v", m.Text, m.Imported)
+		}
+	}
+	if s, _ := laptop.Status(t.Context()); s.History.Imported != s.History.Total {
+		t.Errorf("%+v", s.History)
+	}
+	// Nothing of it stays at the relay.
+	usage, err := r.Blobs.Usage(t.Context())
+	for class, u := range usage {
+		if u.Blobs != 0 {
+			t.Errorf("%d blobs of class %v are left", u.Blobs, class)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -214,3 +214,124 @@ func hashed(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return string(sum[:])
 }
+
+// Handover is history that this device gives to another of the account, newest first.
+type Handover struct {
+	Device [16]byte
+	Total  uint32 // messages there were when it began
+	Given  uint32
+	Places []HandoverPlace // of the conversations, that which changed last first
+}
+
+// HandoverPlace says how far the history of a conversation is given.
+type HandoverPlace struct {
+	Group  []byte
+	Before [32]byte // what is in front of this message is still to be given; zero: all
+	Begun  bool     // its newest messages are
+	Done   bool
+}
+
+func (h *Handover) fields(f *codec.Fields) {
+	f.Array(h.Device[:])
+	f.U32(&h.Total)
+	f.U32(&h.Given)
+	codec.List(f, big, most, &h.Places, func(p *HandoverPlace, f *codec.Fields) {
+		blob(f, &p.Group)
+		f.Array(p.Before[:])
+		f.Flag(&p.Begun)
+		f.Flag(&p.Done)
+	})
+}
+
+// Pack is history that another device of the account has given to this one: a blob at a
+// relay.
+type Pack struct {
+	Number uint64
+	From   [16]byte
+	Relay  string
+	Blob   [32]byte
+	Key    []byte
+	Owner  []byte // seed of the key that deletes it
+	Taken  bool   // all of it is here, and the blob is to be deleted
+}
+
+func (p *Pack) fields(f *codec.Fields) {
+	f.U64(&p.Number)
+	f.Array(p.From[:])
+	text(f, &p.Relay)
+	f.Array(p.Blob[:])
+	blob(f, &p.Key)
+	blob(f, &p.Owner)
+	f.Flag(&p.Taken)
+}
+
+// Progress is how much of an account's history this device has been given.
+type Progress struct {
+	From     [16]byte
+	Total    uint32
+	Imported uint32
+	Ended    bool // no more packs will come
+}
+
+func (p *Progress) fields(f *codec.Fields) {
+	f.Array(p.From[:])
+	f.U32(&p.Total)
+	f.U32(&p.Imported)
+	f.Flag(&p.Ended)
+}
+
+// PutHandover writes what is to be given to a device.
+func (t *Tx) PutHandover(h *Handover) error {
+	return t.put(vault.Ref{Table: tHandover, Order: string(h.Device[:])}, plain, h)
+}
+
+// DeleteHandover removes it.
+func (t *Tx) DeleteHandover(device [16]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tHandover, Order: string(device[:])})
+}
+
+// Handovers returns all of them.
+func (t *Tx) Handovers() ([]Handover, error) { return all[Handover](t, tHandover, "") }
+
+// AddPack writes a pack behind those there are.
+func (t *Tx) AddPack(p *Pack) (err error) {
+	if p.Number, err = t.tx.Next(seqOrder); err != nil {
+		return err
+	}
+	return t.PutPack(p)
+}
+
+// PutPack writes it again.
+func (t *Tx) PutPack(p *Pack) error {
+	return t.put(vault.Ref{Table: tPack, Order: vault.U64(p.Number)}, plain, p)
+}
+
+// DeletePack removes it.
+func (t *Tx) DeletePack(number uint64) error {
+	return t.tx.Delete(vault.Ref{Table: tPack, Order: vault.U64(number)})
+}
+
+// Packs returns the packs that are not imported yet, in order.
+func (t *Tx) Packs() ([]Pack, error) { return all[Pack](t, tPack, "") }
+
+// Progress returns how much history has come, or ErrNotFound if there is none to come.
+func (t *Tx) Progress() (Progress, error) { return load[Progress](t, vault.Ref{Table: tProgress}) }
+
+// PutProgress writes it.
+func (t *Tx) PutProgress(p *Progress) error { return t.put(vault.Ref{Table: tProgress}, plain, p) }
+
+// Import writes a message of the history where it stood, and reports whether it did: not
+// one that is known, nor in the place of another.
+func (t *Tx) Import(group []byte, m *Message) (bool, error) {
+	if at, err := t.place(group, m.ID); err != nil || at != 0 || m.Seq == 0 || m.Seq >= queuedPlace {
+		return false, err
+	}
+	_, err := t.tx.Get(messageRef(group, m.Seq))
+	if err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	return true, t.PutMessage(group, m)
+}

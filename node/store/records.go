@@ -505,6 +505,8 @@ type Message struct {
 	Count   uint32
 	Told    []Told // of KindChange, by From
 	Proof   *Proof // of another's; nil if there is none
+
+	Imported [16]byte // the device of one's own account that has handed it over; zero if it was read here
 }
 
 // Proof is, with Content and what PutSpoken keeps, what shows who said a Message.
@@ -551,6 +553,7 @@ func (m *Message) fields(f *codec.Fields) {
 		}
 		m.Proof.fields(f)
 	}
+	f.Array(m.Imported[:])
 }
 
 // Event is what happened, by reference: it is shown as things are when it is read.

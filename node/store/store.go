@@ -51,6 +51,9 @@ const (
 	tEntering     vault.Table = 36 // the account that this device is being linked to
 	tRecord       vault.Table = 37 // by key: what the account's devices share
 	tSighting     vault.Table = 38 // by device: what this one knows of another of the account
+	tHandover     vault.Table = 39 // by device: history that is given to it
+	tPack         vault.Table = 40 // history that was given to this device
+	tProgress     vault.Table = 41 // how much of it has come
 	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
 	tCredential   vault.Table = 57 // by conversation: of those who said something
 )
