@@ -270,7 +270,7 @@ func (t *turn) gate() error {
 		if err != nil {
 			return err
 		}
-		if c.Cause == CauseNotTrusted && c.State == store.ContactEstablished {
+		if forked(&c) {
 			return fmt.Errorf("%w: %s", ErrFrozen, c.Reason)
 		}
 	}
@@ -390,6 +390,11 @@ func (n *Node) mergeOwnLog(tx *store.Tx, log *identity.Log) error {
 	return n.putAccount(tx, now)
 }
 
+// forked reports whether two logs of a contact are about that nothing decides between.
+func forked(c *store.Contact) bool {
+	return c.State == store.ContactEstablished && c.Cause == CauseNotTrusted
+}
+
 // mergeLog takes a log of a contact into its record, and reports whether the record has
 // changed. Two logs that nothing decides between make the contact forked: nothing is sent
 // to it until a new account key decides.
@@ -405,7 +410,7 @@ func (n *Node) mergeLog(tx *store.Tx, c *store.Contact, log *identity.Log) (chan
 	now, err := old.Update(log)
 	switch {
 	case errors.Is(err, identity.ErrFork):
-		if c.Cause == CauseNotTrusted {
+		if forked(c) {
 			return false, nil
 		}
 		c.Reason, c.Cause = "two different logs of this account are about: somebody may have stolen its key. Nothing is sent until a new key of the account decides", CauseNotTrusted
@@ -415,7 +420,8 @@ func (n *Node) mergeLog(tx *store.Tx, c *store.Contact, log *identity.Log) (chan
 	case now == old:
 		return false, nil
 	}
-	if c.Cause == CauseNotTrusted && c.State == store.ContactEstablished && old.Compare(now) == identity.Loses {
+	_, before := old.AccountKey()
+	if _, after := now.AccountKey(); forked(c) && after > before { // which only the owner has
 		c.Reason, c.Cause = "", ""
 	}
 	return true, takeLog(c, now)

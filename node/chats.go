@@ -186,7 +186,7 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 			out.State, out.Reason = "frozen", core.Frozen
 		case core.Over:
 			out.State, out.Reason = StateLeft, "this device is taken out of the conversation"
-		case contact.Cause == CauseNotTrusted && contact.State == store.ContactEstablished:
+		case forked(&contact):
 			out.State, out.Reason = "frozen", contact.Reason
 		case core.Open:
 			out.State = "open"

@@ -13,6 +13,7 @@ import (
 // person is an account with one device.
 type person struct {
 	t      *testing.T
+	seed   identity.Seed
 	log    *identity.Log
 	id     identity.DeviceID
 	signer key.DeviceSecret
@@ -21,10 +22,10 @@ type person struct {
 }
 
 func newPerson(t *testing.T) *person {
-	p := &person{t: t, id: identity.NewDeviceID(), signer: key.NewDevice(), seal: key.NewSealing()}
+	p := &person{t: t, seed: identity.NewSeed(), id: identity.NewDeviceID(), signer: key.NewDevice(), seal: key.NewSealing()}
 	cert := identity.DeviceCert{Device: p.id, DeviceKey: p.signer.Public(), HandshakeKey: key.NewNoise().Public(), SealingHash: identity.SealingHash(p.seal.Public())}
 	var err error
-	if p.log, err = identity.NewLog(identity.NewSeed(), cert, p.signer, [16]byte{1}); err != nil {
+	if p.log, err = identity.NewLog(p.seed, cert, p.signer, [16]byte{1}); err != nil {
 		t.Fatal(err)
 	}
 	return p
