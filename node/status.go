@@ -151,8 +151,24 @@ var settings = map[string]struct {
 	check func(string) error
 	words string
 }{
-	settingRelay:  {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
-	settingTicket: {func(v string) error { _, err := parseTicket(v); return err }, "Ticket for that relay, from its operator, if it asks for one. Takes effect with the next try."},
+	settingRelay:     {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
+	settingDelivered: {checkSwitch, "on or off: tell contacts when their texts have arrived here, and see when yours have at theirs. On if it is not set; takes effect at once."},
+	settingRead:      {checkSwitch, "on or off: tell contacts when you have read their texts, and see when they have read yours. On if it is not set; takes effect at once."},
+	settingTyping:    {checkSwitch, "on or off: show contacts that you are writing, and see when they are. On if it is not set; takes effect at once."},
+	settingTicket:    {func(v string) error { _, err := parseTicket(v); return err }, "Ticket for that relay, from its operator, if it asks for one. Takes effect with the next try."},
+}
+
+// The values of a setting that is a switch.
+const (
+	on  = "on"
+	off = "off"
+)
+
+func checkSwitch(v string) error {
+	if v != on && v != off {
+		return fmt.Errorf("it is %s or %s", on, off)
+	}
+	return nil
 }
 
 // Setting is one line of the configuration.
@@ -171,7 +187,13 @@ func (n *Node) Config(ctx context.Context) (out []Setting, err error) {
 			if err != nil {
 				return err
 			}
-			out = append(out, Setting{Key: name, Value: v, Words: settings[name].words})
+			s := Setting{Key: name, Value: v, Words: settings[name].words}
+			if name == settingDelivered || name == settingRead || name == settingTyping {
+				if s.Default = on; v == "" {
+					s.Value = on
+				}
+			}
+			out = append(out, s)
 		}
 		return nil
 	})
