@@ -30,7 +30,7 @@ type NewMessage struct {
 	Mentions []Mention `json:"mentions,omitempty" doc:"parts of the text that name members"`
 	Poll     *NewPoll  `json:"poll,omitempty" doc:"instead of a text"`
 	Forward  *Forward  `json:"forward,omitempty" doc:"instead of a text: the text of this message"`
-	At       time.Time `json:"at,omitzero" doc:"when to send it; without it now"`
+	At       time.Time `json:"at,omitzero" required:"false" doc:"when to send it; without it now"`
 }
 
 // NewPoll is a question to be asked.

@@ -115,7 +115,7 @@ type Conversation struct {
 type Draft struct {
 	Text    string    `json:"text" doc:"empty: there is none"`
 	ReplyTo string    `json:"reply_to,omitempty" doc:"id of a message"`
-	Changed time.Time `json:"changed,omitzero"`
+	Changed time.Time `json:"changed,omitzero" required:"false"`
 }
 
 // The kinds of a conversation, and two of its states.
