@@ -197,6 +197,13 @@ func (n *Node) Shutdown() {
 	}
 }
 
+// Running reports whether Run works: what changes a conversation needs it.
+func (n *Node) Running() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.running != nil
+}
+
 // eraseEvery is how often used-up keys are made unreadable.
 const eraseEvery = time.Hour
 

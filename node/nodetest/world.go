@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -194,6 +195,9 @@ func (p *Person) Start() {
 			p.w.t.Errorf("%s: %v", filepath.Base(p.Home), err)
 		}
 	}()
+	for !n.Running() {
+		runtime.Gosched()
+	}
 }
 
 // Stop stops the node; it may be stopped already.
