@@ -247,7 +247,7 @@ func TestRulesOfGroups(t *testing.T) {
 				t.Errorf("the committer itself says %v", own)
 			}
 			if tt.ok && !r.Staged.RemovesSelf() {
-				if err := Validate(reader.group, r.Staged, append([]byte{1}, meta[1:]...)); !errors.Is(err, ErrInvalid) {
+				if err := Validate(reader.group, r.Staged, append([]byte{meta[0] ^ 1}, meta[1:]...)); !errors.Is(err, ErrInvalid) {
 					t.Errorf("with other capabilities: %v", err)
 				}
 			}
