@@ -64,7 +64,7 @@ func benchMembers(b testing.TB, id Suite, n int) (g, h *Group, configs []Config)
 	g, err = s.Merge(g)
 	must(b, err)
 	g.Changes()
-	h, err = Join(configs[0], s.Welcome(), bundles[0], &JoinOptions{RatchetTree: s.RatchetTree()})
+	h, _, err = Join(configs[0], s.Welcome(), bundles[0], &JoinOptions{RatchetTree: s.RatchetTree()})
 	must(b, err)
 	h.Changes()
 	return g, h, append([]Config{c}, configs...)
@@ -686,7 +686,7 @@ func benchCreate(b *testing.B, id Suite) {
 				}
 				last := len(bundles) - 1
 				op := func() {
-					_, err := Join(configs[last], s.Welcome(), bundles[last], j)
+					_, _, err := Join(configs[last], s.Welcome(), bundles[last], j)
 					must(b, err)
 				}
 				f := newCommitFloor(b, id, n)

@@ -144,8 +144,7 @@ type Group struct {
 	past    []pastEpoch        // newest first
 	pending []*pendingProposal // oldest first
 	dirty   dirtySet
-	own     *owner    // of the ratchets that g shares with no clone; nil if it has none
-	inviter LeafIndex // see InvitedBy
+	own     *owner // of the ratchets that g shares with no clone; nil if it has none
 }
 
 // NewGroup makes a group of one member, in epoch 0. Slices in o must not be
@@ -245,10 +244,6 @@ func (g *Group) Context() GroupContext { return g.cur.context }
 
 // OwnLeaf returns this member's place in the tree.
 func (g *Group) OwnLeaf() LeafIndex { return g.cur.self }
-
-// InvitedBy returns the leaf of the member that made the welcome by which Join has
-// come to g. It is not stored: look at it before the group is kept.
-func (g *Group) InvitedBy() LeafIndex { return g.inviter }
 
 // Roster returns the members in the order of their leaves.
 func (g *Group) Roster() []Member { return g.cur.tree.roster() }

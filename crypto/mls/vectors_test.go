@@ -989,7 +989,7 @@ func runPassive(t *testing.T, s *suite, tt passiveVector) (commits int) {
 	if tt.Tree != nil {
 		o.RatchetTree = *tt.Tree
 	}
-	g, err := Join(c, tt.Welcome, b, o)
+	g, _, err := Join(c, tt.Welcome, b, o)
 	if err != nil {
 		t.Fatal(err)
 	}
