@@ -188,7 +188,7 @@ func (d *device) encrypt(text string) []byte {
 }
 
 // process reads a message and stores what it changed; a commit is not merged.
-func (d *device) process(msg []byte, o *ProcessOptions) (*Received, error) {
+func (d *device) process(msg []byte, o *ProcessOptions) (Received, error) {
 	d.t.Helper()
 	before := dump(d.g)
 	next := d.g.Clone()
@@ -674,7 +674,7 @@ func TestTooFarAhead(t *testing.T) {
 			step.step(g, nil)
 		}
 		r.generation, r.secret = generation, step.secret
-		opened.set(new(owner), 0, application, r)
+		opened.set(newOwner(), 0, application, r)
 		c.secrets = opened
 		msg, err := c.Encrypt([]byte("far"), []byte("aad of ana"))
 		ana.check(err)
@@ -904,7 +904,22 @@ func TestRetire(t *testing.T) {
 	if !sameRecords(dump(next), want) {
 		t.Error("Retire changed the next state")
 	}
+	if _, err := ana.g.Encrypt([]byte("x"), nil); err == nil {
+		t.Error("a retired group encrypts")
+	}
 	ana.g = next
+	// What was staged before a message goes on after it.
+	staged, err := ana.g.Clone().Commit(nil)
+	ana.check(err)
+	next = ana.g.Clone()
+	_, err = next.Encrypt([]byte("y"), nil)
+	ana.check(err)
+	ana.g.Retire(next)
+	ana.g, err = staged.Merge(next)
+	ana.check(err)
+	next.Retire(ana.g)
+	_, err = ana.g.Encrypt([]byte("z"), nil)
+	ana.check(err)
 	s := ben.stage(nil)
 	merged, err := s.Merge(ben.g)
 	ben.check(err)

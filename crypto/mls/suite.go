@@ -294,17 +294,28 @@ func signContent(name string, content []byte) []byte {
 }
 
 func (s *suite) sign(signer crypto.Signer, name string, content []byte) ([]byte, error) {
-	return s.signRaw(signer, signContent(name, content))
+	return s.appendSignature(nil, signer, signContent(name, content))
 }
 
-// signRaw signs a SignContent.
-func (s *suite) signRaw(signer crypto.Signer, content []byte) ([]byte, error) {
+// appendSignature signs a SignContent.
+func (s *suite) appendSignature(b []byte, signer crypto.Signer, content []byte) ([]byte, error) {
+	opts := crypto.SignerOpts(crypto.Hash(0))
 	if s.curve == nil {
-		return signer.Sign(rand.Reader, content, crypto.Hash(0))
+		switch signer := signer.(type) {
+		case ed25519.PrivateKey:
+			return append(b, ed25519.Sign(signer, content)...), nil
+		case interface {
+			AppendSignature(b, message []byte) []byte
+		}:
+			return signer.AppendSignature(b, content), nil
+		}
+	} else {
+		h := s.new()
+		h.Write(content)
+		content, opts = h.Sum(nil), s.hash
 	}
-	h := s.new()
-	h.Write(content)
-	return signer.Sign(rand.Reader, h.Sum(nil), s.hash)
+	signature, err := signer.Sign(rand.Reader, content, opts)
+	return append(b, signature...), err
 }
 
 func (s *suite) verify(key []byte, name string, content, signature []byte) bool {

@@ -293,7 +293,7 @@ func TestVectorsSecretTree(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						tree.set(new(owner), l, kind, r)
+						tree.set(newOwner(), l, kind, r)
 						same(t, "key", key.key[:s.nk], k[0])
 						same(t, "nonce", key.nonce[:], k[1])
 					}
