@@ -780,6 +780,34 @@ func TestBadPublicKeys(t *testing.T) {
 	}
 }
 
+// What is said of an X-Wing key is what the standard library says, of every coefficient.
+func TestXWingKeysAreReduced(t *testing.T) {
+	s, err := XWing.lookup()
+	must(t, err)
+	k, err := s.generateKey()
+	must(t, err)
+	key := k.public()
+	for i := range 768 {
+		at := key[i/2*3:]
+		for _, v := range []uint{0, 3328, 3329, 4095} {
+			was := [3]byte(at)
+			if i%2 == 0 {
+				at[0], at[1] = byte(v), at[1]&0xf0|byte(v>>8)
+			} else {
+				at[1], at[2] = at[1]&0x0f|byte(v<<4), byte(v>>4)
+			}
+			_, want := s.kem.NewPublicKey(key)
+			if (want == nil) != (v < 3329) {
+				t.Fatalf("the library says of coefficient %d, %d: %v", i, v, want)
+			}
+			if got := s.checkPublicKey(key); (got == nil) != (want == nil) {
+				t.Errorf("coefficient %d, %d: %v, the library says %v", i, v, got, want)
+			}
+			copy(at, was[:])
+		}
+	}
+}
+
 // withGeneration returns msg, a PrivateMessage of suite 1, with another generation
 // in its sender data: any member can do that to any other's message. It is the RFC
 // once more, apart from the package (Section 6.3.2).

@@ -220,7 +220,7 @@ func newWorkspace() *workspace {
 }
 
 func (w *workspace) done() {
-	clear(w.buf[:cap(w.buf)])
+	clear(w.buf)
 	*w = workspace{buf: w.buf[:0]}
 	if cap(w.buf) <= 1<<16 {
 		workspaces.Put(w)

@@ -125,6 +125,16 @@ type encryptedGroupSecrets struct {
 	secrets   hpkeCiphertext
 }
 
+// size returns about as many bytes as encode appends, and no less.
+func (w *welcomeMessage) size() int {
+	n := len(w.groupInfo) + 16
+	for i := range w.secrets {
+		s := &w.secrets[i]
+		n += len(s.newMember) + len(s.secrets.kemOutput) + len(s.secrets.ciphertext) + 12
+	}
+	return n
+}
+
 func (w *welcomeMessage) encode(b []byte) []byte {
 	b = codec.AppendU16(b, uint16(w.suite))
 	b = codec.AppendVecFunc(b, func(b []byte) []byte {
@@ -209,13 +219,13 @@ func (e *epoch) welcome(signer crypto.Signer, ks keySchedule, joiner []byte, lis
 		if err != nil {
 			return err
 		}
-		w.secrets[i] = encryptedGroupSecrets{s.refHash("MLS 1.0 KeyPackage Reference", k.encode(nil)), ct}
+		w.secrets[i] = encryptedGroupSecrets{k.ref(s), ct}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return w.encode(appendMessageHeader(nil, wireWelcome)), nil
+	return w.encode(appendMessageHeader(make([]byte, 0, messageHeaderLen+w.size()), wireWelcome)), nil
 }
 
 // JoinOptions says what a welcome may need besides. A nil *JoinOptions is empty.
