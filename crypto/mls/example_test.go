@@ -50,7 +50,7 @@ func newPair() (ana, ben *mls.Group, anaConfig, benConfig mls.Config) {
 	check(err)
 	ana, err = staged.Merge(ana)
 	check(err)
-	ben, err = mls.Join(benConfig, staged.Welcome(), bundle, nil)
+	ben, _, err = mls.Join(benConfig, staged.Welcome(), bundle, nil)
 	check(err)
 	return ana, ben, anaConfig, benConfig
 }
@@ -73,7 +73,7 @@ func Example() {
 	check(err)
 	ana, err = staged.Merge(ana)
 	check(err)
-	ben, err := mls.Join(benConfig, staged.Welcome(), bundle, nil)
+	ben, _, err := mls.Join(benConfig, staged.Welcome(), bundle, nil)
 	check(err)
 
 	msg, err := ana.Encrypt([]byte("hello, ben"), nil)
