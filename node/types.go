@@ -143,6 +143,7 @@ const (
 	EventContact      = "contact"      // a contact is new or has changed
 	EventConversation = "conversation" // a conversation is new or has changed
 	EventNotice       = "notice"       // something a person should read
+	EventSetting      = "setting"      // a setting has changed
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -150,11 +151,12 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
 	Notice       string        `json:"notice,omitempty"`
+	Setting      *Setting      `json:"setting,omitempty"`
 }
 
 // MaxText is the largest text of a message in bytes.

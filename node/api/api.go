@@ -88,8 +88,10 @@ type Node interface {
 	// LastEvent returns the number of the newest event, 0 if there is none.
 	LastEvent(ctx context.Context) (uint64, error)
 
-	Config(ctx context.Context) ([]Setting, error)
-	SetConfig(ctx context.Context, key, value string) (Setting, error)
+	// Config returns all settings, or those of a conversation if chat names one.
+	Config(ctx context.Context, chat string) ([]Setting, error)
+	SetConfig(ctx context.Context, chat, key, value string) (Setting, error)
+	UnsetConfig(ctx context.Context, chat, key string) (Setting, error)
 	Doctor(ctx context.Context) ([]node.Check, error)
 
 	// Shutdown asks the node to stop and returns at once.

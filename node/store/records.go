@@ -538,6 +538,39 @@ func (m *Message) fields(f *codec.Fields) {
 	}
 }
 
+// Setting is what was set last, or that it was unset. Of two, made on two devices, the
+// one counts that is After the other.
+type Setting struct {
+	Value   string
+	Set     bool
+	Lamport uint64   // one more with each change
+	Device  [16]byte // that made the change
+}
+
+func (s *Setting) fields(f *codec.Fields) {
+	text(f, &s.Value)
+	f.Flag(&s.Set)
+	f.U64(&s.Lamport)
+	f.Array(s.Device[:])
+}
+
+// After reports whether s replaces o wherever the two meet.
+func (s *Setting) After(o *Setting) bool {
+	if s.Lamport != o.Lamport {
+		return s.Lamport > o.Lamport
+	}
+	return bytes.Compare(s.Device[:], o.Device[:]) > 0
+}
+
+// decodeSetting reads a setting. At first it was the bare text, of an address or a
+// ticket, neither of which begins with the version of a record.
+func decodeSetting(b []byte) (s Setting, err error) {
+	if len(b) > 0 && b[0] != recordVersion {
+		return Setting{Value: string(b), Set: true}, nil
+	}
+	return s, decode(b, &s)
+}
+
 // Event is what happened, by reference: it is shown as things are when it is read.
 type Event struct {
 	Type    uint8
@@ -545,7 +578,7 @@ type Event struct {
 	Group   []byte
 	Message [32]byte
 	Contact [32]byte
-	Notice  string
+	Notice  string // words, or the key of a setting
 }
 
 // The types of an Event.
@@ -554,6 +587,7 @@ const (
 	EventContact      uint8 = 2
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
+	EventSetting      uint8 = 43
 )
 
 func (e *Event) fields(f *codec.Fields) {
