@@ -152,6 +152,7 @@ func (t *turn) blank(m *store.Message, how uint8, by [32]byte) error {
 	if m.State != store.MessageQueued { // else it is still to be sealed
 		m.Content = nil
 	}
+	m.Proof = nil
 	t.events = true
 	return errors.Join(t.tx.BlankMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID))
 }

@@ -169,6 +169,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	defer o.turns.Unlock()
 	lost := o.n.lost.Load()
 	var t *turn
+	var before *mls.Group
 	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
 		// What was deleted or replaced is not written again by a turn that remembers it.
 		rec, err := tx.Conversation(o.group)
@@ -185,6 +186,7 @@ func (o *owner) do(f func(t *turn) error) error {
 			}
 			o.state, o.lost = s, lost
 		}
+		before = o.state.group
 		t = &turn{ownerState: o.state.clone(), o: o, n: o.n, tx: tx, now: o.n.clock()}
 		if err := f(t); err != nil {
 			return err
@@ -204,6 +206,9 @@ func (o *owner) do(f func(t *turn) error) error {
 		return apiError(err)
 	}
 	o.state = t.ownerState
+	if before != nil && t.group != nil {
+		before.Retire(t.group) // of snapshots only what is no secret is read
+	}
 	if t.wait > 0 {
 		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
@@ -598,7 +603,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		in.Spread = rand.N(partingSpread)
 		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
-		m, err := t.message(r, e)
+		m, err := t.message(&r, e)
 		if err != nil {
 			reason("%v", err)
 			return bad, nil
@@ -692,7 +697,7 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 		return nil, err
 	}
 	m.State, m.Sent = store.MessageReceived, sent
-	return m, nil
+	return m, t.prove(m, r)
 }
 
 // shownTime is the sender's time if it can be right, else the relay's.

@@ -10,6 +10,7 @@ import (
 
 	"sotto/node/content"
 	"sotto/node/conversation"
+	"sotto/node/setting"
 	"sotto/node/store"
 )
 
@@ -157,12 +158,6 @@ func (t *turn) startTimer(m *store.Message) error {
 	return errors.Join(t.tx.AddDue(&store.Due{At: m.Until, What: store.DueExpiry, Group: t.o.group, Message: m.ID}), t.n.noteMessage(t.tx, t.o.group, m.ID))
 }
 
-// allowed reports whether a setting that is on by default is.
-func (t *turn) allowed(setting string) (bool, error) {
-	v, _, err := t.tx.Setting(setting)
-	return v != off, err
-}
-
 // answers reports whether receipts and typing are exchanged with an account here: it is a
 // contact that was accepted, and the conversation is of few.
 func (t *turn) answers(account [32]byte) (bool, error) {
@@ -193,11 +188,11 @@ func (t *turn) owe(m *store.Message, read bool) error {
 	if ok, err := t.answers(m.From); err != nil || !ok {
 		return err
 	}
-	delivered, err := t.allowed(settingDelivered)
+	delivered, err := isOn(t.tx, t.o.group, setting.Delivered)
 	if err != nil {
 		return err
 	}
-	seen, err := t.allowed(settingRead)
+	seen, err := isOn(t.tx, t.o.group, setting.Receipts)
 	if err != nil {
 		return err
 	}
@@ -273,11 +268,11 @@ func (t *turn) acknowledge() error {
 
 // takeReceipt notes what a receipt says of messages of ours. Who sends none sees none.
 func (t *turn) takeReceipt(c *content.Message, it *item) error {
-	setting := settingDelivered
+	key := setting.Delivered
 	if c.Receipt == content.Seen {
-		setting = settingRead
+		key = setting.Receipts
 	}
-	if ok, err := t.allowed(setting); err != nil || !ok {
+	if ok, err := isOn(t.tx, t.o.group, key); err != nil || !ok {
 		return err
 	}
 	if it.from == t.n.account.ID() {
@@ -329,7 +324,7 @@ func (n *Node) Typing(ctx context.Context, ref string) error {
 		if err := t.mayWrite(); err != nil {
 			return err
 		}
-		on, err := t.allowed(settingTyping)
+		on, err := isOn(t.tx, t.o.group, setting.Typing)
 		if err != nil || !on {
 			return err
 		}
@@ -361,7 +356,7 @@ func (n *Node) Typing(ctx context.Context, ref string) error {
 
 // takeTyping shows for a while that somebody writes. Nothing of it is kept.
 func (t *turn) takeTyping(c *content.Message, it *item) error {
-	on, err := t.allowed(settingTyping)
+	on, err := isOn(t.tx, t.o.group, setting.Typing)
 	if err != nil || !on || it.from == t.n.account.ID() || t.now.Sub(it.sent) > typingStale {
 		return err
 	}

@@ -36,10 +36,10 @@ func TestReceipts(t *testing.T) {
 	}
 
 	// Ben does not say any more that he has read: nor is he told.
-	if _, err := ben.SetConfig(ctx, "receipts.read", "maybe"); err == nil {
+	if _, err := ben.SetConfig(ctx, "", "receipts", "maybe"); err == nil {
 		t.Error("a switch was set to maybe")
 	}
-	ok[node.Setting](t)(ben.SetConfig(ctx, "receipts.read", "off"))
+	ok[node.Setting](t)(ben.SetConfig(ctx, "", "receipts", "off"))
 	second := ana.say("Ben", node.NewMessage{Text: "two"})
 	ana.Until("delivered", func() bool { return ana.message("Ben", second.ID).State == node.MessageDelivered })
 	ok[node.Conversation](t)(ben.MarkRead(ctx, "Ana", node.ReadMark{}))
