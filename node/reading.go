@@ -20,7 +20,8 @@ const (
 	receiptLatest  = 30 * time.Second
 	receiptPeople  = 32 // accounts above which there are none
 	maxOwed        = 1024
-	receiptsAtOnce = 4 // messages with receipts that go out together
+	receiptIDs     = 10 // in one message, so that it is no larger than a short text
+	receiptsAtOnce = 4  // messages with receipts that go out together
 
 	typingLife  = 12 * time.Second // for which it shows
 	typingEvery = 6 * time.Second  // between two that are sent
@@ -238,7 +239,7 @@ func (t *turn) acknowledge() error {
 		}
 		// What was deleted or blocked meanwhile is not spoken of.
 		var ids []content.ID
-		for len(*list) > 0 && len(ids) < content.MaxReceipts {
+		for len(*list) > 0 && len(ids) < receiptIDs {
 			id := (*list)[0]
 			*list = (*list)[1:]
 			m, err := t.tx.Message(t.o.group, id)

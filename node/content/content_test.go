@@ -145,7 +145,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Decode(b)
-		if err != nil || m.Kind > Pin {
+		if err != nil || m.Kind == 0 || m.Kind > Pin {
 			return
 		}
 		out, err := m.Encode()

@@ -161,6 +161,9 @@ func codeOf(lines []line) []Span {
 		}
 		b.WriteString(l.text)
 	}
+	if b.Len() == 0 {
+		return nil
+	}
 	return []Span{{Mono, b.String(), lines[0].at}}
 }
 
