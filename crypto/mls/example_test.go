@@ -191,11 +191,18 @@ func ExampleGroup_Process() {
 // A device that lost its state comes back in its old place, by a commit of its own.
 func ExampleJoinExternal() {
 	ana, ben, _, _ := newPair()
-	old := ben.OwnLeaf()
 	benConfig, benName := newDevice("ben") // with another key
 
 	info, err := ana.GroupInfo(true)
 	check(err)
+	seen, err := mls.ParseGroupInfo(info, nil)
+	check(err)
+	var old mls.LeafIndex
+	for _, m := range seen.Roster {
+		if bytes.Equal(m.Node.Credential.Identity, benName.Identity) {
+			old = m.Leaf
+		}
+	}
 	staged, err := mls.JoinExternal(benConfig, info, mls.ExternalJoinOptions{Credential: benName, Replaces: &old})
 	check(err)
 	got, err := ana.Process(staged.Message(), nil)
