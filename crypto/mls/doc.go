@@ -75,7 +75,7 @@
 // # What it costs
 //
 // To send or read a message takes a signature or its check, the derivation of its keys and
-// two AEAD operations, of which the rest is a tenth, in a group of any size and with the
+// two AEAD operations, and a tenth at most besides, in a group of any size and with the
 // state written each time; it leaves six objects to the garbage collector, if Retire is
 // called. A commit with a path takes an encryption for each node beside it, and its reader a
 // decryption, and both the keys above: in a group of 1,000 whose members renew their keys,
