@@ -274,6 +274,14 @@ func (t *turn) gate() error {
 			return fmt.Errorf("%w: %s", ErrFrozen, c.Reason)
 		}
 	}
+	return t.clearOut()
+}
+
+// clearOut takes out devices that are revoked, if there may be one.
+func (t *turn) clearOut() error {
+	if t.group == nil || t.core.Over || t.core.Frozen != "" {
+		return nil
+	}
 	// The leaves of a large group take a while to read: only after a change of either.
 	epoch, wishes := t.core.Epoch, t.n.wishes.Load()
 	if t.o.gated == [2]uint64{epoch + 1, wishes} {
@@ -310,7 +318,7 @@ func (t *turn) tellLog() error {
 	}
 	t.rec.LogTold = uint32(log.Len())
 	t.rec.Lamport++
-	if err := t.tell(content.NewAccountLog(log.Append(nil), t.now, t.rec.Lamport)); err != nil {
+	if _, err := t.tell(content.NewAccountLog(log.Append(nil), t.now, t.rec.Lamport)); err != nil {
 		return err
 	}
 	if t.rec.Own {
@@ -337,7 +345,8 @@ func (t *turn) tellLog() error {
 		return err
 	}
 	t.rec.Lamport++
-	return t.tell(content.NewKeyPackages(set.Append(nil), packages, t.now, t.rec.Lamport))
+	_, err = t.tell(content.NewKeyPackages(set.Append(nil), packages, t.now, t.rec.Lamport))
+	return err
 }
 
 // hearLog takes in what another device says of its account's log.

@@ -141,7 +141,12 @@ func (n *Node) RenameDevice(ctx context.Context, ref, name string) (Device, erro
 	}
 	return n.changeDevice(ref, func(tx *store.Tx, id identity.DeviceID) error {
 		if id == identity.DeviceID(n.device.ID) {
-			if err := tx.PutSetting(settingDevice, name); err != nil {
+			own, err := tx.Self()
+			if err != nil {
+				return err
+			}
+			own.Name = name
+			if err := tx.PutSelf(&own); err != nil {
 				return err
 			}
 		}

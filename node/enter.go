@@ -13,6 +13,7 @@ import (
 	"sotto/crypto/handshake"
 	"sotto/crypto/identity"
 	"sotto/crypto/key"
+	"sotto/node/setting"
 	"sotto/node/store"
 	"sotto/relay/client"
 	"sotto/relay/mailbox"
@@ -436,11 +437,11 @@ func (n *Node) entered(tx *store.Tx, in *store.Inbox, e *store.Entering, d *hand
 		if _, err := wire.ParseAddress(g.Relay); err != nil {
 			return final(CauseNotTrusted, "the account's relay: %v", err)
 		}
-		if err := tx.PutSetting(settingRelay, g.Relay); err != nil {
+		if err := tx.PutSetting(nil, setting.Relay, &store.Setting{Value: g.Relay, Set: true, Lamport: 1, Device: dev.ID}); err != nil {
 			return err
 		}
 	}
-	if err := errors.Join(tx.PutDevice(&dev), tx.PutSetting(settingDevice, e.Name), tx.PutEntering(nil)); err != nil {
+	if err := errors.Join(tx.PutDevice(&dev), tx.PutSelf(&store.Self{Name: e.Name}), tx.PutEntering(nil)); err != nil {
 		return err
 	}
 	n.device, n.signer = dev, key.DeviceFromSeed(dev.Seed)

@@ -429,14 +429,14 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
+	g, inviter, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
 	var info *conversation.GroupInfo
 	if own {
 		var by conversation.Leaf
-		if info, by, err = conversation.ValidateOwnWelcome(g, n.account.ID()); err == nil && !n.account.active(by.Device) {
+		if info, by, err = conversation.ValidateOwnWelcome(g, inviter, n.account.ID()); err == nil && !n.account.active(by.Device) {
 			err = errors.New("made by a device that the account no longer has")
 		}
 		if err == nil && info.Kind != conversation.ManyPeople {
@@ -444,7 +444,7 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 		}
 		contact.Account = n.account.ID()
 	} else {
-		info, err = conversation.ValidateWelcome(g, contact.Account)
+		info, err = conversation.ValidateWelcome(g, inviter, contact.Account)
 	}
 	if err != nil {
 		return nil, passOver("%w", err)
@@ -473,7 +473,7 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec.Many, rec.Name, rec.Announced = true, profile.Name, false
+	rec.Many, rec.Name, rec.Announced, rec.Retention = true, profile.Name, false, info.Retention
 	if !held.LastResort {
 		if err := tx.DeleteBundle(held.Ref); err != nil {
 			return nil, err
@@ -545,7 +545,9 @@ func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, g *mls.Group, info
 		return nil, err
 	}
 	if rec.Own {
-		return group, errors.Join(tx.PutSetting(settingSelf, groupID(group)), n.putConversation(tx, &rec, g, core, keys), n.noteDevice(tx, n.device.ID))
+		own, err := tx.Self()
+		own.Group = group
+		return group, errors.Join(err, tx.PutSelf(&own), n.putConversation(tx, &rec, g, core, keys), n.noteDevice(tx, n.device.ID))
 	}
 	for _, r := range info.Roles {
 		if r.Account != n.account.ID() {

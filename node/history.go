@@ -58,11 +58,11 @@ type section struct {
 	Contact [32]byte
 	Name    string
 	Since   uint64 // Unix milliseconds
-	Items   []item
+	Items   []handed
 }
 
-// item is a message as it is handed over: what is shown of it, no keys, no proof.
-type item struct {
+// handed is a message as it is handed over: what is shown of it, no keys, no proof.
+type handed struct {
 	ID            [32]byte
 	Seq           uint64
 	From          [32]byte
@@ -71,6 +71,11 @@ type item struct {
 	Reason, Text  string
 	Count         uint32
 	Told          []store.Told
+	ReplyTo       [32]byte
+	Edited        uint64 // Unix milliseconds; 0 if it was not
+	Forwarded     bool
+	Options       []string // of a poll
+	Multiple      bool     // likewise
 }
 
 func packFields(f *codec.Fields, sections *[]section) {
@@ -85,11 +90,11 @@ func packFields(f *codec.Fields, sections *[]section) {
 		f.Array(s.Contact[:])
 		f.Text(256, &s.Name)
 		f.U64(&s.Since)
-		codec.List(f, envelope.MaxBlob, 2*packMessages, &s.Items, func(i *item, f *codec.Fields) { i.fields(f) })
+		codec.List(f, envelope.MaxBlob, 2*packMessages, &s.Items, func(i *handed, f *codec.Fields) { i.fields(f) })
 	})
 }
 
-func (i *item) fields(f *codec.Fields) {
+func (i *handed) fields(f *codec.Fields) {
 	f.Array(i.ID[:])
 	f.U64(&i.Seq)
 	f.Array(i.From[:])
@@ -106,6 +111,11 @@ func (i *item) fields(f *codec.Fields) {
 		f.U32(&t.Value)
 		f.Text(1<<10, &t.Other)
 	})
+	f.Array(i.ReplyTo[:])
+	f.U64(&i.Edited)
+	f.Flag(&i.Forwarded)
+	codec.List(f, 1<<14, 16, &i.Options, func(o *string, f *codec.Fields) { f.Text(1<<10, o) })
+	f.Flag(&i.Multiple)
 }
 
 // parsePack reads a pack.
@@ -117,23 +127,34 @@ func parsePack(b []byte) (out []section, err error) {
 }
 
 // itemOf returns what is handed over of a message, and whether anything is.
-func itemOf(m *store.Message) (item, bool) {
+func itemOf(m *store.Message) (handed, bool) {
 	switch m.Kind {
-	case store.KindText, store.KindGap, store.KindUnknown, store.KindChange:
+	case store.KindText, store.KindPoll, store.KindGap, store.KindUnknown, store.KindChange:
 	default:
-		return item{}, false
+		return handed{}, false
 	}
 	if m.Seq == 0 || len(m.Text) > content.MaxText { // what is on its way comes by itself
-		return item{}, false
+		return handed{}, false
 	}
-	return item{ID: m.ID, Seq: m.Seq, From: m.From, Sent: uint64(m.Sent.UnixMilli()), Arrived: uint64(m.Arrived.UnixMilli()), Kind: m.Kind,
+	if m.Expires > 0 || !m.Until.IsZero() || m.Deleted > 0 { // it is to disappear, or has
+		return handed{}, false
+	}
+	var edited uint64
+	if !m.Edited.IsZero() {
+		edited = uint64(m.Edited.UnixMilli())
+	}
+	return handed{ReplyTo: m.ReplyTo, Edited: edited, Forwarded: m.Forwarded, Options: m.Options, Multiple: m.Multiple, ID: m.ID, Seq: m.Seq, From: m.From, Sent: uint64(m.Sent.UnixMilli()), Arrived: uint64(m.Arrived.UnixMilli()), Kind: m.Kind,
 		Reason: m.Reason, Text: m.Text, Count: m.Count, Told: m.Told}, true
 }
 
-func (i *item) message(n *Node, from [16]byte) *store.Message {
+func (i *handed) message(n *Node, from [16]byte) *store.Message {
 	m := &store.Message{ID: i.ID, Seq: i.Seq, From: i.From, Mine: i.From == n.account.ID(), Sent: time.UnixMilli(int64(i.Sent)).UTC(), Arrived: time.UnixMilli(int64(i.Arrived)).UTC(),
 		State: store.MessageReceived, Kind: i.Kind, Reason: i.Reason, Text: i.Text, Count: i.Count, Told: i.Told, Imported: from}
-	if m.Mine && m.Kind == store.KindText {
+	m.ReplyTo, m.Forwarded, m.Options, m.Multiple = i.ReplyTo, i.Forwarded, i.Options, i.Multiple
+	if i.Edited > 0 {
+		m.Edited = time.UnixMilli(int64(i.Edited)).UTC()
+	}
+	if m.Mine && (m.Kind == store.KindText || m.Kind == store.KindPoll) {
 		m.State = store.MessageStored
 	}
 	return m
@@ -237,7 +258,7 @@ func (n *Node) givePack(ctx context.Context, h *store.Handover) error {
 	}
 	return o.do(func(t *turn) error {
 		t.rec.Lamport++
-		err := t.tell(content.NewHistory(pack, t.now, t.rec.Lamport))
+		_, err := t.tell(content.NewHistory(pack, t.now, t.rec.Lamport))
 		if pack.Last {
 			return errors.Join(err, t.tx.DeleteHandover(h.Device))
 		}

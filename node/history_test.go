@@ -18,11 +18,12 @@ var makeVectors = flag.Bool("make-vectors", false, "write vector files that do n
 
 func samplePack() []section {
 	return []section{
-		{Group: []byte{1, 2, 3}, Contact: [32]byte{4}, Since: 1764000000000, Items: []item{
-			{ID: [32]byte{1, 9}, Seq: 7, From: [32]byte{4}, Sent: 1764000000001, Arrived: 1764000000002, Kind: store.KindText, Text: "hello"},
+		{Group: []byte{1, 2, 3}, Contact: [32]byte{4}, Since: 1764000000000, Items: []handed{
+			{ID: [32]byte{1, 9}, Seq: 7, From: [32]byte{4}, Sent: 1764000000001, Arrived: 1764000000002, Kind: store.KindText, Text: "hello", ReplyTo: [32]byte{1, 8}, Edited: 1764000000003},
 			{ID: [32]byte{1, 8}, Seq: 6, Arrived: 1764000000000, Kind: store.KindGap, Count: 3, Reason: "expired"},
+			{ID: [32]byte{1, 7}, Seq: 5, Kind: store.KindPoll, Text: "tea?", Options: []string{"yes", "no"}, Multiple: true},
 		}},
-		{Group: []byte{5}, Many: true, Over: true, Name: "Hikers", Items: []item{
+		{Group: []byte{5}, Many: true, Over: true, Name: "Hikers", Items: []handed{
 			{ID: [32]byte{2}, Seq: 1, From: [32]byte{4}, Kind: store.KindChange, Told: []store.Told{{What: store.ToldNewDevice, Of: [32]byte{4}, Text: "aaaa", Other: "bbbb"}}},
 		}},
 	}
@@ -52,7 +53,7 @@ func TestPackVectors(t *testing.T) {
 	}
 	raw, _ := hex.DecodeString(v.Pack)
 	got, err := parsePack(raw)
-	if err != nil || len(got) != 2 || len(got[0].Items) != 2 || got[0].Items[0].Text != "hello" || !reflect.DeepEqual(got[1].Items[0].Told, samplePack()[1].Items[0].Told) {
+	if err != nil || len(got) != 2 || len(got[0].Items) != 3 || got[0].Items[0].Text != "hello" || !reflect.DeepEqual(got[1].Items[0].Told, samplePack()[1].Items[0].Told) {
 		t.Errorf("read %+v, %v", got, err)
 	}
 	if again := writePack(samplePack()); !bytes.Equal(again, raw) {

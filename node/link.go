@@ -15,6 +15,7 @@ import (
 	"sotto/crypto/key"
 	"sotto/crypto/mls"
 	"sotto/node/conversation"
+	"sotto/node/setting"
 	"sotto/node/store"
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
@@ -440,7 +441,7 @@ func (n *Node) ConfirmLink(ctx context.Context, digits string, passphrase []byte
 		if log, err = log.AddDevice(account, n.actor(), d.Request.Cert); err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		relay, _, err := tx.Setting(settingRelay)
+		relay, err := value(tx, nil, setting.Relay)
 		if err != nil {
 			return err
 		}

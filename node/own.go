@@ -13,19 +13,20 @@ import (
 	"sotto/crypto/mls"
 	"sotto/node/content"
 	"sotto/node/conversation"
+	"sotto/node/setting"
 	"sotto/node/store"
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
 )
 
-// settingSelf names the conversation among the account's own devices.
-const settingSelf = "self"
-
 // selfGroup returns the conversation among the account's own devices, nil before there is
 // one: an account of one device has none.
 func selfGroup(tx *store.Tx) []byte {
-	id, _, _ := tx.Setting(settingSelf)
-	return groupOf(id)
+	own, err := tx.Self()
+	if err != nil {
+		return nil
+	}
+	return own.Group
 }
 
 // makeSelf makes the conversation among the account's own devices, if there is none, and
@@ -64,7 +65,12 @@ func (n *Node) makeSelf(tx *store.Tx) (group []byte, err error) {
 	group = g.GroupID()
 	rec := &store.Conversation{Group: group, Contact: n.account.ID(), Relay: box.Relay, Mailbox: box.ID, Made: &box, Since: n.clock(), Own: true}
 	core := &conversation.Core{Chain: mailbox.FirstChain(box.ID), Open: true, Updated: n.clock(), Active: n.clock()}
-	if err := errors.Join(tx.PutSetting(settingSelf, groupID(group)), n.putConversation(tx, rec, g, core, keys)); err != nil {
+	own, err := tx.Self()
+	if err != nil {
+		return nil, err
+	}
+	own.Group = group
+	if err := errors.Join(tx.PutSelf(&own), n.putConversation(tx, rec, g, core, keys)); err != nil {
 		return nil, err
 	}
 	contacts, err := tx.Contacts()
@@ -74,6 +80,25 @@ func (n *Node) makeSelf(tx *store.Tx) (group []byte, err error) {
 	for i := range contacts {
 		if err := n.shareContact(tx, contacts[i].Account); err != nil {
 			return nil, err
+		}
+	}
+	conversations, err := tx.Conversations()
+	if err != nil {
+		return nil, err
+	}
+	groups := [][]byte{nil}
+	for i := range conversations {
+		groups = append(groups, conversations[i].Group)
+	}
+	for _, g := range groups {
+		set, err := tx.Settings(g)
+		if err != nil {
+			return nil, err
+		}
+		for key, s := range set {
+			if err := n.shareSetting(tx, g, key, &s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return group, nil
@@ -102,6 +127,7 @@ func (n *Node) share(tx *store.Tx, key string, value []byte) error {
 var shared = map[string]func(n *Node, tx *store.Tx, name string, value []byte) error{
 	"contact": (*Node).takeContact,
 	"device":  (*Node).takeDevice,
+	"setting": (*Node).takeSetting,
 }
 
 // tellRecords tells the other devices what they have not heard of.
@@ -120,7 +146,7 @@ func (t *turn) tellRecords() error {
 			return nil
 		}
 		t.rec.Lamport++
-		err := t.tell(content.NewRecords(batch, t.now, t.rec.Lamport))
+		_, err := t.tell(content.NewRecords(batch, t.now, t.rec.Lamport))
 		batch, size = nil, 0
 		return err
 	}
@@ -274,6 +300,55 @@ func (n *Node) takeContact(tx *store.Tx, name string, value []byte) error {
 	return errors.Join(tx.PutContact(&c), n.noteContact(tx, account))
 }
 
+// sharedSetting is what an account's devices share of a setting.
+type sharedSetting struct {
+	Value   string
+	Set     bool
+	Lamport uint64
+	Device  [16]byte
+}
+
+func (v *sharedSetting) fields(f *codec.Fields) {
+	sharedVersion(f)
+	f.Text(4096, &v.Value)
+	f.Flag(&v.Set)
+	f.U64(&v.Lamport)
+	f.Array(v.Device[:])
+}
+
+// shareSetting shares a setting, unless it is about the device: which relay it uses.
+func (n *Node) shareSetting(tx *store.Tx, group []byte, key string, s *store.Setting) error {
+	if key == setting.Relay || key == setting.Ticket {
+		return nil
+	}
+	v := sharedSetting{s.Value, s.Set, s.Lamport, s.Device}
+	return n.share(tx, "setting/"+key+"/"+groupID(group), codec.Write(v.fields))
+}
+
+// takeSetting takes in what another device has set.
+func (n *Node) takeSetting(tx *store.Tx, name string, value []byte) error {
+	key, of, _ := strings.Cut(name, "/")
+	d, err := setting.Lookup(key)
+	var v sharedSetting
+	if err == nil {
+		err = codec.Read(value, v.fields)
+	}
+	if err == nil && v.Set {
+		_, err = d.Parse(v.Value)
+	}
+	if err != nil || key == setting.Relay || key == setting.Ticket {
+		n.log.Debug("a record is passed over", "err", err)
+		return nil
+	}
+	group := groupOf(of)
+	old, err := tx.Setting(group, key)
+	now := store.Setting{Value: v.Value, Set: v.Set, Lamport: v.Lamport, Device: v.Device}
+	if err != nil || !now.After(&old) {
+		return err
+	}
+	return errors.Join(tx.PutSetting(group, key, &now), n.noteSetting(tx, group, key))
+}
+
 // dropBundles takes from a contact what it holds for adding this device to groups.
 func dropBundles(tx *store.Tx, account [32]byte) error {
 	all, err := tx.Bundles()
@@ -314,18 +389,14 @@ func (n *Node) sharedDevice(tx *store.Tx, id identity.DeviceID) (d sharedDevice,
 	return d, true
 }
 
-// settingDevice is what the user calls this device, before there is another to share it
-// with.
-const settingDevice = "device name"
-
 // deviceName is what the user calls a device.
 func (n *Node) deviceName(tx *store.Tx, id identity.DeviceID) string {
 	if d, ok := n.sharedDevice(tx, id); ok && d.Name != "" {
 		return d.Name
 	}
 	if id == identity.DeviceID(n.device.ID) {
-		if name, ok, _ := tx.Setting(settingDevice); ok {
-			return name
+		if own, err := tx.Self(); err == nil && own.Name != "" {
+			return own.Name
 		}
 		return machineName()
 	}

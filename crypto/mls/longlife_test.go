@@ -152,7 +152,7 @@ func (l *longLife) catchUp(m *lifeMember, n int) {
 	if m.group == nil {
 		b, err := ParseKeyPackageBundle(m.bundle)
 		l.check(m, err)
-		g, err := Join(m.config, m.welcome, b, &JoinOptions{PSK: lifePSK})
+		g, _, err := Join(m.config, m.welcome, b, &JoinOptions{PSK: lifePSK})
 		l.check(m, err)
 		l.save(m, g)
 		l.arrived(m)
@@ -625,6 +625,7 @@ func TestLongLife(t *testing.T) {
 		steps int
 	}{{X25519AES128, steps}, {XWing, steps / 10}} {
 		t.Run(tt.suite.String(), func(t *testing.T) {
+			t.Parallel()
 			l := &longLife{
 				t: t, seed: seed, rand: mrand.New(mrand.NewPCG(seed, 0x11fe)), suite: tt.suite,
 				did: make(map[string]int), epochs: make(map[uint64]*lifeEpoch), invited: make(map[string]*lifeMember),

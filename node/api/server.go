@@ -234,9 +234,6 @@ type (
 		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
 		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
 	}
-	textBody struct {
-		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
-	}
 	valueBody struct {
 		Value string `json:"value"`
 	}
@@ -308,10 +305,6 @@ func (s *Server) routes() {
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
 		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
-	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text; it is queued at first",
-		func(ctx context.Context, in *refBody[textBody]) (node.Message, error) {
-			return n.Send(ctx, in.Ref, in.Body.Text)
-		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
 			Ref    string `path:"ref" maxLength:"256"`
@@ -348,7 +341,7 @@ func (s *Server) routes() {
 
 	route(s, http.MethodGet, "/v1/config", "config", "All settings",
 		func(ctx context.Context, _ *none) (settings, error) {
-			c, err := n.Config(ctx)
+			c, err := n.Config(ctx, "")
 			return settings{list(c)}, err
 		})
 	route(s, http.MethodPut, "/v1/config/{key}", "set-config", "Change a setting",
@@ -356,7 +349,33 @@ func (s *Server) routes() {
 			Key  string `path:"key" maxLength:"256"`
 			Body valueBody
 		}) (Setting, error) {
-			return n.SetConfig(ctx, in.Key, in.Body.Value)
+			return n.SetConfig(ctx, "", in.Key, in.Body.Value)
+		})
+	route(s, http.MethodDelete, "/v1/config/{key}", "unset-config", "Let a setting be what it is by default",
+		func(ctx context.Context, in *struct {
+			Key string `path:"key" maxLength:"256"`
+		}) (Setting, error) {
+			return n.UnsetConfig(ctx, "", in.Key)
+		})
+	route(s, http.MethodGet, "/v1/conversations/{ref}/config", "conversation-config", "The settings of a conversation",
+		func(ctx context.Context, in *refInput) (settings, error) {
+			c, err := n.Config(ctx, in.Ref)
+			return settings{list(c)}, err
+		})
+	route(s, http.MethodPut, "/v1/conversations/{ref}/config/{key}", "set-conversation-config", "Change a setting for a conversation",
+		func(ctx context.Context, in *struct {
+			Ref  string `path:"ref" maxLength:"256"`
+			Key  string `path:"key" maxLength:"256"`
+			Body valueBody
+		}) (Setting, error) {
+			return n.SetConfig(ctx, in.Ref, in.Key, in.Body.Value)
+		})
+	route(s, http.MethodDelete, "/v1/conversations/{ref}/config/{key}", "unset-conversation-config", "Let a setting be for a conversation what it is for all",
+		func(ctx context.Context, in *struct {
+			Ref string `path:"ref" maxLength:"256"`
+			Key string `path:"key" maxLength:"256"`
+		}) (Setting, error) {
+			return n.UnsetConfig(ctx, in.Ref, in.Key)
 		})
 
 	route(s, http.MethodGet, "/v1/events/last", "last-event", "The number of the newest event",
@@ -364,6 +383,7 @@ func (s *Server) routes() {
 			seq, err := n.LastEvent(ctx)
 			return lastEvent{seq}, err
 		})
+	s.messageRoutes()
 	s.streamRoute()
 }
 

@@ -401,8 +401,9 @@ func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool
 }
 
 // ValidateWelcome judges a group of many that a welcome has led to, before it is joined
-// for good: inviter is the account whose device made the welcome.
-func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, error) {
+// for good: by is the leaf that made the welcome, inviter the account whose device
+// that must be.
+func ValidateWelcome(g *mls.Group, by mls.LeafIndex, inviter identity.AccountID) (*GroupInfo, error) {
 	info, err := Group(g.Context())
 	if err != nil {
 		return nil, err
@@ -423,7 +424,7 @@ func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, erro
 	if len(info.Roles) != len(accounts) {
 		return nil, invalid("%d accounts with a role, %d in the group", len(info.Roles), len(accounts))
 	}
-	node, ok := g.Member(g.InvitedBy())
+	node, ok := g.Member(by)
 	if !ok {
 		return nil, invalid("a welcome made by nobody")
 	}
@@ -434,8 +435,8 @@ func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, erro
 }
 
 // ValidateOwnWelcome judges a group that another device of one's own account has brought
-// this one into: a conversation of any kind in which the account is.
-func ValidateOwnWelcome(g *mls.Group, account identity.AccountID) (*GroupInfo, Leaf, error) {
+// this one into, by the leaf inviter: a conversation of any kind in which the account is.
+func ValidateOwnWelcome(g *mls.Group, inviter mls.LeafIndex, account identity.AccountID) (*GroupInfo, Leaf, error) {
 	fail := func(err error) (*GroupInfo, Leaf, error) { return nil, Leaf{}, err }
 	info, err := Group(g.Context())
 	if err != nil {
@@ -457,7 +458,7 @@ func ValidateOwnWelcome(g *mls.Group, account identity.AccountID) (*GroupInfo, L
 			return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
 		}
 	}
-	node, ok := g.Member(g.InvitedBy())
+	node, ok := g.Member(inviter)
 	if !ok {
 		return fail(invalid("a welcome made by nobody"))
 	}

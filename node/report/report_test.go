@@ -64,7 +64,7 @@ func talk(t testing.TB, texts ...string) (from *device, items []Item) {
 	check(err)
 	ana.group, err = staged.Merge(ana.group)
 	check(err)
-	ben.group, err = mls.Join(ben.config, staged.Welcome(), b, nil)
+	ben.group, _, err = mls.Join(ben.config, staged.Welcome(), b, nil)
 	check(err)
 	for i, text := range texts {
 		if i > 0 {

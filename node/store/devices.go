@@ -335,3 +335,26 @@ func (t *Tx) Import(group []byte, m *Message) (bool, error) {
 	}
 	return true, t.PutMessage(group, m)
 }
+
+// Self is what this device is among the account's.
+type Self struct {
+	Name  string // what the user calls it; empty: the machine's name
+	Group []byte // the conversation among the account's devices; empty while there is none
+}
+
+func (o *Self) fields(f *codec.Fields) {
+	text(f, &o.Name)
+	blob(f, &o.Group)
+}
+
+// Self returns it; nothing is no error.
+func (t *Tx) Self() (Self, error) {
+	o, err := load[Self](t, vault.Ref{Table: tSelf})
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return o, err
+}
+
+// PutSelf writes it.
+func (t *Tx) PutSelf(o *Self) error { return t.put(vault.Ref{Table: tSelf}, plain, o) }

@@ -302,6 +302,7 @@ type Conversation struct {
 	Many      bool   // of many people, not with one contact
 	Name      string // of a group, as its members have it
 	Announced bool   // this device has told the group its name
+	Retention uint32 // minutes after which messages disappear; 0 if they stay
 
 	Own     bool   // among the account's own devices
 	LogTold uint32 // how many entries of the account's log the others have been told of here
@@ -331,6 +332,7 @@ func (c *Conversation) fields(f *codec.Fields) {
 	f.Flag(&c.Many)
 	text(f, &c.Name)
 	f.Flag(&c.Announced)
+	f.U32(&c.Retention)
 	f.Flag(&c.Own)
 	f.U32(&c.LogTold)
 }
@@ -380,6 +382,7 @@ const (
 
 	ChangeEnlist  uint8 = 20 // the device of this account whose package it is comes in
 	ChangeDismiss uint8 = 21 // the devices go, which their accounts have revoked
+	ChangeTimer   uint8 = 40 // messages disappear after the minutes in Text
 )
 
 // Change is a change of a group that the user wants.
@@ -462,6 +465,7 @@ const (
 	KindUnknown uint8 = 3
 	KindHidden  uint8 = 4 // for devices, not shown; ours only, until it is stored
 	KindChange  uint8 = 5 // the group was changed by From
+	KindPoll    uint8 = 6
 )
 
 // Told is one thing that a Message of KindChange tells of.
@@ -486,6 +490,8 @@ const (
 
 	ToldGoneDevice uint8 = 20 // Text is its fingerprint
 	ToldThisDevice uint8 = 21 // this device was brought in by another of the account
+
+	ToldTimer uint8 = 40 // Value is the minutes after which messages disappear, 0 if they stay
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
@@ -504,9 +510,22 @@ type Message struct {
 	Content []byte   // as it was made: ours, to be sealed again unchanged; another's, to be reported
 	Count   uint32
 	Told    []Told // of KindChange, by From
-	Proof   *Proof // of another's; nil if there is none
 
-	Imported [16]byte // the device of one's own account that has handed it over; zero if it was read here
+	Bucket    uint64 // that it is sealed in; 0 until it is first written
+	ReplyTo   [32]byte
+	Mentions  []Mention
+	Version   [32]byte  // whose text this is, if it was edited
+	Edited    time.Time // when; zero if it was not
+	Deleted   uint8     // by whom, if it was
+	DeletedBy [32]byte
+	Forwarded bool
+	Expires   uint32    // seconds after which it disappears once it was read, or sent; 0 for never
+	Until     time.Time // when it disappears; zero while that is not known
+	Options   []string  // of KindPoll; Text is the question
+	Multiple  bool      // of KindPoll
+	Owed      uint8     // receipts that were or will be sent for it
+	Proof     *Proof    // of another's; nil if there is none
+	Imported  [16]byte  // the device of one's own account that has handed it over; zero if it was read here
 }
 
 // Proof is, with Content and what PutSpoken keeps, what shows who said a Message.
@@ -525,6 +544,15 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.AuthData)
 	blob(f, &p.Signature)
 }
+
+// Who deleted a Message for all, and which receipts are sent.
+const (
+	DeletedByAuthor uint8 = 1
+	DeletedByAdmin  uint8 = 2
+
+	OwedDelivered uint8 = 1
+	OwedRead      uint8 = 2
+)
 
 func (m *Message) fields(f *codec.Fields) {
 	f.Array(m.ID[:])
@@ -546,6 +574,19 @@ func (m *Message) fields(f *codec.Fields) {
 		f.U32(&t.Value)
 		text(f, &t.Other)
 	})
+	f.U64(&m.Bucket)
+	f.Array(m.ReplyTo[:])
+	mentions(f, &m.Mentions)
+	f.Array(m.Version[:])
+	moment(f, &m.Edited)
+	f.U8(&m.Deleted)
+	f.Array(m.DeletedBy[:])
+	f.Flag(&m.Forwarded)
+	f.U32(&m.Expires)
+	moment(f, &m.Until)
+	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
+	f.Flag(&m.Multiple)
+	f.U8(&m.Owed)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {
@@ -556,6 +597,39 @@ func (m *Message) fields(f *codec.Fields) {
 	f.Array(m.Imported[:])
 }
 
+// Setting is what was set last, or that it was unset. Of two, made on two devices, the
+// one counts that is After the other.
+type Setting struct {
+	Value   string
+	Set     bool
+	Lamport uint64   // one more with each change
+	Device  [16]byte // that made the change
+}
+
+func (s *Setting) fields(f *codec.Fields) {
+	text(f, &s.Value)
+	f.Flag(&s.Set)
+	f.U64(&s.Lamport)
+	f.Array(s.Device[:])
+}
+
+// After reports whether s replaces o wherever the two meet.
+func (s *Setting) After(o *Setting) bool {
+	if s.Lamport != o.Lamport {
+		return s.Lamport > o.Lamport
+	}
+	return bytes.Compare(s.Device[:], o.Device[:]) > 0
+}
+
+// decodeSetting reads a setting. At first it was the bare text, of an address or a
+// ticket, neither of which begins with the version of a record.
+func decodeSetting(b []byte) (s Setting, err error) {
+	if len(b) > 0 && b[0] != recordVersion {
+		return Setting{Value: string(b), Set: true}, nil
+	}
+	return s, decode(b, &s)
+}
+
 // Event is what happened, by reference: it is shown as things are when it is read.
 type Event struct {
 	Type    uint8
@@ -563,7 +637,7 @@ type Event struct {
 	Group   []byte
 	Message [32]byte
 	Contact [32]byte
-	Notice  string
+	Notice  string // words, or the key of a setting
 	Device  [16]byte
 }
 
@@ -573,6 +647,7 @@ const (
 	EventContact      uint8 = 2
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
+	EventSetting      uint8 = 43
 
 	EventDevice uint8 = 20 // Device is the one
 	EventLink   uint8 = 21
