@@ -405,9 +405,6 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		}
 	}
 	for _, p := range s.Proposals() {
-		if !t.rec.Many {
-			break
-		}
 		switch r := p.Proposal.(type) {
 		case mls.Add:
 			l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
@@ -438,7 +435,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			}
 		}
 	}
-	if !s.RemovesSelf() && t.rec.Many {
+	if !s.RemovesSelf() {
 		after, err := conversation.Group(s.Context())
 		if err != nil {
 			return err

@@ -554,6 +554,7 @@ func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, g *mls.Group, info
 			rec.Contact = r.Account
 		}
 	}
+	rec.Retention = info.Retention
 	c, err := tx.Contact(rec.Contact)
 	switch {
 	case errors.Is(err, store.ErrNotFound): // the account's devices will say more of it

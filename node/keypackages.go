@@ -130,16 +130,19 @@ func (t *turn) hear(from conversation.Leaf, c *content.Message, it *item) error 
 		t.events = true // who can be added may be another now
 		return errors.Join(t.takePackages(from, c), t.n.noteConversation(t.tx, t.o.group))
 	case content.AccountLog:
+		t.events = true
 		return t.hearLog(from, c.Bytes)
 	case content.Records:
 		if !t.rec.Own { // T42: only among one's own devices
 			return nil
 		}
+		t.events = true
 		return t.hearRecords(c.Bytes)
 	case content.History:
 		if !t.rec.Own {
 			return nil
 		}
+		t.events = true
 		return t.hearHistory(from, c.Bytes)
 	}
 	if t.blocked(from.Account) {

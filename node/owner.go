@@ -679,6 +679,7 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 		}
 	}
 	if leaf.Account == t.n.account.ID() {
+		t.events = true
 		if err := t.n.saw(t.tx, leaf.Device, t.now); err != nil {
 			return nil, err
 		}
