@@ -229,7 +229,10 @@ func (n *Node) givePack(ctx context.Context, h *store.Handover) error {
 		return err
 	}
 	o := n.ownerOf(self)
-	if o == nil || !active {
+	if o == nil {
+		return errNotIn // the conversation is about to be taken up
+	}
+	if !active {
 		return n.update(func(tx *store.Tx) error { return tx.DeleteHandover(h.Device) })
 	}
 	if in, err := o.holds(h.Device); err != nil || !in {
