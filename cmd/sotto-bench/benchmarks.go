@@ -41,9 +41,6 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 	{"e2e/relay_p50", "ms", lower, "send call to the other's event, one at a time; floor: 3 flushes of 1 KiB", latency(0.50)},
 	{"e2e/relay_p99", "ms", lower, "the same", latency(0.99)},
 
-	{"conversation/link_100k", "s", lower, "start of a new device to 100,000 messages of history", linkComplete},
-	{"conversation/link_100k_usable", "s", lower, "the same, to the newest of them", linkUsable},
-
 	{"relay/start", "ms", lower, "process start to the first answer, in a home that exists", relayStart},
 	{"node/start", "ms", lower, "the same, with the relay inside; floor: argon2id alone, 256 MiB", nodeStart},
 	{"relay/idle_rss", "MiB", lower, "5 s after start", relayRSS},
@@ -52,7 +49,10 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 
 // long are those of which one round takes more than some seconds: --quick leaves them
 // out.
-var long = []benchmark{}
+var long = []benchmark{
+	{"conversation/link_100k", "s", lower, "start of a new device to 100,000 messages of history", linkComplete},
+	{"conversation/link_100k_usable", "s", lower, "the same, to the newest of them", linkUsable},
+}
 
 // mls are the operations of a suite. The floor of each is what the RFC demands: of a
 // message the signature, the KDF calls and both AEADs, of the others the signatures, HPKE

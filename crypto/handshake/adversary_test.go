@@ -95,11 +95,7 @@ var errNoGroup = errors.New("no group comes of the Welcome")
 func (p *person) join(welcome []byte, bundle *mls.KeyPackageBundle, s Secrets, inviter *identity.Log) (*mls.Group, error) {
 	g, _, err := mls.Join(p.config(), welcome, bundle, &mls.JoinOptions{PSK: presharedKey(s)})
 	if err == nil {
-		devices := map[identity.DeviceID]identity.AccountID{p.Device: p.log.ID()}
-		for _, c := range inviter.Active() {
-			devices[c.Device] = inviter.ID()
-		}
-		_, err = conversation.ValidateDirect(g, s.Binding, p.log.ID(), inviter.ID(), devices)
+		_, err = conversation.ValidateDirect(g, s.Binding, p.log.ID(), p.Device, inviter)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoGroup, err)
