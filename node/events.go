@@ -128,6 +128,12 @@ func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, b
 			return out, false
 		}
 		out.Type, out.Setting = EventSetting, &shown
+	case store.EventToken:
+		shown, err := n.tokenNow(tx, e.Notice)
+		if err != nil {
+			return out, false
+		}
+		out.Type, out.Token = EventToken, &shown
 	}
 	return out, true
 }

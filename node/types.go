@@ -141,6 +141,7 @@ const (
 	EventConversation = "conversation" // a conversation is new or has changed
 	EventNotice       = "notice"       // something a person should read
 	EventSetting      = "setting"      // a setting has changed
+	EventToken        = "token"        // a token was made or revoked
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -148,12 +149,13 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting,token"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
 	Notice       string        `json:"notice,omitempty"`
 	Setting      *Setting      `json:"setting,omitempty"`
+	Token        *Token        `json:"token,omitempty"`
 }
 
 // MaxText is the largest text of a message in bytes.

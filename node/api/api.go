@@ -4,10 +4,10 @@
 // # Who may use it
 //
 // Whoever runs as the user that runs the node: the socket has mode 0600, lies in a
-// folder of mode 0700, and both ends ask the kernel who is at the other. There is no
-// further authentication, and nothing for browsers: requests that carry Origin,
-// Referer or Sec-Fetch headers, or another Host than "sotto" or "localhost", are
-// refused, and no answer allows another origin.
+// folder of mode 0700, and both ends ask the kernel who is at the other. Who shows a
+// token may do what that permits, who shows none everything. There is nothing for
+// browsers: requests that carry Origin, Referer or Sec-Fetch headers, or another Host
+// than "sotto" or "localhost", are refused, and no answer allows another origin.
 //
 // # A node's side
 //
@@ -87,6 +87,13 @@ type Node interface {
 	Config(ctx context.Context, chat string) ([]Setting, error)
 	SetConfig(ctx context.Context, chat, key, value string) (Setting, error)
 	UnsetConfig(ctx context.Context, chat, key string) (Setting, error)
+	// CreateToken makes a token. Its secret is in this answer and in no other.
+	CreateToken(ctx context.Context, o node.TokenOptions) (node.Token, error)
+	Tokens(ctx context.Context) ([]node.Token, error)
+	RevokeToken(ctx context.Context, ref string) error
+	// Bearer returns the token with this secret; [node.ErrNotFound] if it is not valid.
+	Bearer(ctx context.Context, secret string) (node.Token, error)
+
 	Doctor(ctx context.Context) ([]node.Check, error)
 
 	// Shutdown asks the node to stop and returns at once.

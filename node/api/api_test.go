@@ -326,7 +326,8 @@ func TestLargestText(t *testing.T) {
 // sentinels are all errors of package node that a client may act on.
 var sentinels = []error{
 	node.ErrNotFound, node.ErrAmbiguous, node.ErrExists, node.ErrInvalid, node.ErrTooLarge, node.ErrLocked, node.ErrNotTrusted, node.ErrUnreachable,
-	node.ErrGone, node.ErrDiskFull, node.ErrBusy, node.ErrDamaged, node.ErrNewer, node.ErrFrozen, node.ErrBlocked, node.ErrUncertain,
+	node.ErrGone, node.ErrDiskFull, node.ErrBusy, node.ErrDamaged, node.ErrNewer, node.ErrFrozen, node.ErrBlocked, node.ErrUncertain, node.ErrNotReady, node.ErrNotAllowed,
+	api.ErrBadToken, api.ErrNotPermitted,
 }
 
 func TestErrorsAreTheSameOnTheFarSide(t *testing.T) {
@@ -387,6 +388,9 @@ func TestEveryMethodFails(t *testing.T) {
 		"Messages":      func() error { _, err := c.Messages(ctx, "Bob", "", "", 1); return err },
 		"LastEvent":     func() error { _, err := c.LastEvent(ctx); return err },
 		"Config":        func() error { _, err := c.Config(ctx, ""); return err },
+		"CreateToken":   func() error { _, err := c.CreateToken(ctx, node.TokenOptions{Name: "t", Read: true}); return err },
+		"Tokens":        func() error { _, err := c.Tokens(ctx); return err },
+		"RevokeToken":   func() error { return c.RevokeToken(ctx, "t") },
 		"SetConfig":     func() error { _, err := c.SetConfig(ctx, "", "sound", "off"); return err },
 		"UnsetConfig":   func() error { _, err := c.UnsetConfig(ctx, "", "sound"); return err },
 		"Doctor":        func() error { _, err := c.Doctor(ctx); return err },

@@ -26,8 +26,9 @@ import (
 // was lost while the node was asked to change something. It may be used by several
 // goroutines.
 type Client struct {
-	home string
-	http *http.Client
+	home  string
+	token string
+	http  *http.Client
 }
 
 // NewClient returns a client of the node whose home that is. It does not connect
@@ -47,6 +48,10 @@ func NewClient(home string) *Client {
 	}
 	return c
 }
+
+// UseToken makes the client show a token with each request, and be bound by it. It is
+// called before the first.
+func (c *Client) UseToken(secret string) { c.token = secret }
 
 // Close ends the connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -95,6 +100,9 @@ func (c *Client) ask(ctx context.Context, method, path string, body any) (*http.
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
 	res, err := c.http.Do(req)
 	if err == nil {
@@ -395,6 +403,26 @@ func configPath(chat string) (string, error) {
 		return "/v1/config", nil
 	}
 	return at("/v1/conversations/%s/config", chat)
+}
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, o node.TokenOptions) (out node.Token, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/tokens", tokenBody{o.Name, o.Read, o.Post, o.Chats, int64((o.Expires + time.Second - 1) / time.Second)}, &out)
+}
+
+// Tokens returns all tokens.
+func (c *Client) Tokens(ctx context.Context) ([]node.Token, error) {
+	out, err := get[tokens](ctx, c, "/v1/tokens")
+	return out.Tokens, err
+}
+
+// RevokeToken makes a token useless.
+func (c *Client) RevokeToken(ctx context.Context, ref string) error {
+	path, err := at("/v1/tokens/%s", ref)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodDelete, path, nil, nil)
 }
 
 // Doctor looks for what is wrong.

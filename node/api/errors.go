@@ -55,6 +55,8 @@ var codes = []struct {
 	{node.ErrNotAllowed, "not_allowed", http.StatusForbidden},
 	{context.DeadlineExceeded, codeTimeout, http.StatusGatewayTimeout},
 	{ErrStopped, codeStopping, http.StatusServiceUnavailable},
+	{ErrBadToken, "bad_token", http.StatusUnauthorized},
+	{ErrNotPermitted, "not_permitted", http.StatusForbidden},
 }
 
 // Problem is the body of an answer that is an error: a problem document of RFC 9457

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ func NewServer(n Node, version string, log *slog.Logger) *Server {
 	}}
 	mux := http.NewServeMux()
 	s.api = humago.New(mux, config)
+	s.api.UseMiddleware(s.permit)
 	s.routes()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.complain(w, problem(http.StatusNotFound, codeRoute, "the API has no such path or method; GET /v1/openapi.json lists them"))
@@ -115,6 +117,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if why := refused(r); why != "" {
 			w.Header().Set("Connection", "close")
 			s.complain(w, problem(http.StatusForbidden, codeRefused, why))
+			return
+		}
+		r, err := s.identify(r)
+		if err != nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			s.complain(w, problemOf(err))
 			return
 		}
 		if !s.readBody(w, r) {
@@ -203,6 +211,9 @@ type (
 	settings struct {
 		Settings []Setting `json:"settings" nullable:"false"`
 	}
+	tokens struct {
+		Tokens []node.Token `json:"tokens" nullable:"false"`
+	}
 	checks struct {
 		Checks []node.Check `json:"checks" nullable:"false"`
 	}
@@ -232,6 +243,13 @@ type (
 	}
 	textBody struct {
 		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
+	}
+	tokenBody struct {
+		Name    string   `json:"name" doc:"what you call it"`
+		Read    bool     `json:"read,omitempty"`
+		Post    bool     `json:"post,omitempty"`
+		Chats   []string `json:"chats,omitempty" maxItems:"256" doc:"conversations, by name or id; none: all"`
+		Expires int64    `json:"expires_in,omitempty" minimum:"0" maximum:"316224000" doc:"seconds; 0: never"`
 	}
 	valueBody struct {
 		Value string `json:"value"`
@@ -298,6 +316,8 @@ func (s *Server) routes() {
 	route(s, http.MethodGet, "/v1/conversations", "conversations", "All conversations, the one that changed last first",
 		func(ctx context.Context, _ *none) (conversations, error) {
 			c, err := n.Conversations(ctx)
+			b := bearerOf(ctx)
+			c = slices.DeleteFunc(c, func(one node.Conversation) bool { return !b.covers(one.ID) })
 			return conversations{list(c)}, err
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
@@ -370,6 +390,23 @@ func (s *Server) routes() {
 			Key string `path:"key" maxLength:"256"`
 		}) (Setting, error) {
 			return n.UnsetConfig(ctx, in.Ref, in.Key)
+		})
+
+	route(s, http.MethodPost, "/v1/tokens", "create-token", "Make a token",
+		func(ctx context.Context, in *struct{ Body tokenBody }) (node.Token, error) {
+			b := &in.Body
+			return n.CreateToken(ctx, node.TokenOptions{Name: b.Name, Read: b.Read, Post: b.Post, Chats: b.Chats, Expires: time.Duration(b.Expires) * time.Second})
+		})
+	route(s, http.MethodGet, "/v1/tokens", "tokens", "All tokens, without their secrets",
+		func(ctx context.Context, _ *none) (tokens, error) {
+			t, err := n.Tokens(ctx)
+			return tokens{list(t)}, err
+		})
+	route(s, http.MethodDelete, "/v1/tokens/{token}", "revoke-token", "Make a token useless",
+		func(ctx context.Context, in *struct {
+			Token string `path:"token" maxLength:"256" doc:"name or id"`
+		}) (none, error) {
+			return none{}, n.RevokeToken(ctx, in.Token)
 		})
 
 	route(s, http.MethodGet, "/v1/events/last", "last-event", "The number of the newest event",

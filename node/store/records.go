@@ -551,7 +551,7 @@ type Event struct {
 	Group   []byte
 	Message [32]byte
 	Contact [32]byte
-	Notice  string // words, or the key of a setting
+	Notice  string // words, the key of a setting or the id of a token
 }
 
 // The types of an Event.
@@ -561,6 +561,7 @@ const (
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
 	EventSetting      uint8 = 43
+	EventToken        uint8 = 44
 )
 
 func (e *Event) fields(f *codec.Fields) {

@@ -31,6 +31,7 @@ type Node struct {
 	groups   []node.Group
 	invites  []node.Invite
 	set      map[[2]string]string // by conversation and key
+	tokens   []node.Token
 	events   []node.Event
 	fail     map[string]error
 	news     chan struct{} // closed and replaced with each event
@@ -675,6 +676,73 @@ func (n *Node) changeSetting(method, chat, key string, change func(at [2]string,
 	s := n.settingLocked(chat, d)
 	n.tellLocked(node.Event{Type: node.EventSetting, Setting: &s})
 	return s, nil
+}
+
+func (n *Node) CreateToken(_ context.Context, o node.TokenOptions) (node.Token, error) {
+	if err := n.begin("CreateToken"); err != nil {
+		return node.Token{}, err
+	}
+	defer n.mu.Unlock()
+	if !o.Read && !o.Post {
+		return node.Token{}, fmt.Errorf("a token for nothing is %w", node.ErrInvalid)
+	}
+	n.next++
+	t := node.Token{ID: n.id("token", fmt.Sprint(n.next))[:16], Name: o.Name, Secret: fmt.Sprintf("sotto-token-%d", n.next), Read: o.Read, Post: o.Post, Created: n.nowLocked()}
+	if o.Expires > 0 {
+		t.Expires = time.Now().Add(o.Expires) // it ends streams, by the clock on the wall
+	}
+	for _, ref := range o.Chats {
+		id, err := n.chatLocked(ref)
+		if err != nil {
+			return node.Token{}, err
+		}
+		t.Chats = append(t.Chats, node.TokenChat{ID: id, Name: ref})
+	}
+	n.tokens = append(n.tokens, t)
+	kept := t
+	kept.Secret = ""
+	n.tellLocked(node.Event{Type: node.EventToken, Token: &kept})
+	return t, nil
+}
+
+func (n *Node) Tokens(context.Context) ([]node.Token, error) {
+	if err := n.begin("Tokens"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	all := slices.Clone(n.tokens)
+	for i := range all {
+		all[i].Secret = ""
+	}
+	return all, nil
+}
+
+func (n *Node) RevokeToken(_ context.Context, ref string) error {
+	if err := n.begin("RevokeToken"); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	i := slices.IndexFunc(n.tokens, func(t node.Token) bool { return t.Name == ref || t.ID == ref })
+	if i < 0 {
+		return fmt.Errorf("token %q: %w", ref, node.ErrNotFound)
+	}
+	n.tellLocked(node.Event{Type: node.EventToken, Token: &node.Token{ID: n.tokens[i].ID, Revoked: true}})
+	n.tokens = slices.Delete(n.tokens, i, i+1)
+	return nil
+}
+
+func (n *Node) Bearer(_ context.Context, secret string) (node.Token, error) {
+	if err := n.begin("Bearer"); err != nil {
+		return node.Token{}, err
+	}
+	defer n.mu.Unlock()
+	for i := range n.tokens {
+		if t := &n.tokens[i]; t.Secret == secret && (t.Expires.IsZero() || time.Now().Before(t.Expires)) {
+			t.Used = n.nowLocked()
+			return *t, nil
+		}
+	}
+	return node.Token{}, fmt.Errorf("token: %w", node.ErrNotFound)
 }
 
 func (n *Node) Doctor(context.Context) ([]node.Check, error) {

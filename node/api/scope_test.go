@@ -1,0 +1,298 @@
+package api_test
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sotto/node"
+	"sotto/node/api"
+)
+
+// What each route asks of a token. A route that is not here fails the test.
+var wanted = map[string]string{
+	"GET /v1/conversations":                       "read",
+	"GET /v1/conversations/{ref}":                 "read chat",
+	"GET /v1/conversations/{ref}/messages":        "read chat",
+	"POST /v1/conversations/{ref}/messages":       "post chat",
+	"GET /v1/groups/{ref}":                        "read chat",
+	"GET /v1/events":                              "read",
+	"GET /v1/events/last":                         "read",
+	"GET /v1/status":                              "owner",
+	"POST /v1/shutdown":                           "owner",
+	"GET /v1/doctor":                              "owner",
+	"POST /v1/invites":                            "owner",
+	"GET /v1/invites":                             "owner",
+	"DELETE /v1/invites/{id}":                     "owner",
+	"POST /v1/contacts":                           "owner",
+	"GET /v1/contacts":                            "owner",
+	"GET /v1/contacts/{ref}":                      "owner",
+	"PUT /v1/contacts/{ref}/name":                 "owner",
+	"PUT /v1/contacts/{ref}/blocked":              "owner",
+	"GET /v1/contacts/{ref}/safety-number":        "owner",
+	"PUT /v1/contacts/{ref}/safety-number":        "owner",
+	"POST /v1/groups":                             "owner",
+	"PATCH /v1/groups/{ref}":                      "owner",
+	"POST /v1/groups/{ref}/leave":                 "owner",
+	"GET /v1/config":                              "owner",
+	"PUT /v1/config/{key}":                        "owner",
+	"DELETE /v1/config/{key}":                     "owner",
+	"GET /v1/conversations/{ref}/config":          "owner",
+	"PUT /v1/conversations/{ref}/config/{key}":    "owner",
+	"DELETE /v1/conversations/{ref}/config/{key}": "owner",
+	"POST /v1/tokens":                             "owner",
+	"GET /v1/tokens":                              "owner",
+	"DELETE /v1/tokens/{token}":                   "owner",
+}
+
+// operations returns what the API serves, as "GET /v1/status", by the id of the operation.
+func operations(t *testing.T, s *served) map[string]string {
+	t.Helper()
+	_, _, body, _ := raw(t, s.home, "GET /v1/openapi.json HTTP/1.1\r\nHost: sotto\r\nConnection: close\r\n\r\n")
+	var doc struct {
+		Paths map[string]map[string]struct{ OperationID string }
+	}
+	if err := json.Unmarshal([]byte(body), &doc); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			out[op.OperationID] = strings.ToUpper(method) + " " + path
+		}
+	}
+	return out
+}
+
+// ask sends a request with a token and returns status and code; of a stream the head alone.
+func ask(t *testing.T, s *served, token, method, path, body string) (int, string) {
+	t.Helper()
+	tr := &http.Transport{Dial: func(_, _ string) (net.Conn, error) { return net.Dial("unix", s.home+"/run/api.sock") }}
+	defer tr.CloseIdleConnections()
+	req := httptest.NewRequest(method, "http://sotto"+path, strings.NewReader(body))
+	req.RequestURI = ""
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", token)
+	}
+	res, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode < 400 {
+		return res.StatusCode, ""
+	}
+	var p api.Problem
+	if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, p.Code
+}
+
+// Every route with every kind of token: what is not permitted is refused, what is
+// permitted is not, and no route is without a word on it.
+func TestEveryRouteAndToken(t *testing.T) {
+	s := serve(t)
+	for _, name := range []string{"Bob", "Ana"} {
+		s.AddContact(name)
+	}
+	for _, name := range []string{"Hikers", "Others"} {
+		if _, err := s.Node.CreateGroup(t.Context(), node.GroupOptions{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	secrets := map[string]string{}
+	for name, o := range map[string]node.TokenOptions{
+		"reads":       {Read: true},
+		"posts":       {Post: true},
+		"both":        {Read: true, Post: true},
+		"reads Bob":   {Read: true, Chats: []string{"Bob", "Hikers"}},
+		"posts Bob":   {Post: true, Chats: []string{"Bob", "Hikers"}},
+		"both of Bob": {Read: true, Post: true, Chats: []string{"Bob", "Hikers"}},
+	} {
+		o.Name = name
+		tok, err := s.client.CreateToken(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[name] = "Bearer " + tok.Secret
+	}
+	served := operations(t, s)
+	if len(served) < 30 {
+		t.Fatalf("only %d operations", len(served))
+	}
+	for id, op := range served {
+		if !api.Scoped(id) {
+			t.Errorf("%s has no scope: scope.go must say who may use it", op)
+		}
+		want, ok := wanted[op]
+		if !ok {
+			t.Errorf("%s: this test must say who may use it", op)
+			continue
+		}
+		right, chat, _ := strings.Cut(want, " ")
+		method, path, _ := strings.Cut(op, " ")
+		for name, secret := range secrets {
+			bound := strings.Contains(name, "Bob")
+			for _, ref := range []string{"Bob", "Ana", "nobody", "Hikers", "Others"} {
+				if strings.Contains(path, "/groups/") != (ref == "Hikers" || ref == "Others" || ref == "nobody") && strings.Contains(path, "{ref}") {
+					continue
+				}
+				at := strings.NewReplacer("{ref}", ref, "{key}", "sound", "{id}", "x", "{token}", "x").Replace(path)
+				status, code := ask(t, s, secret, method, at, `{"text":"x"}`)
+				may := right == "read" && !strings.HasPrefix(name, "posts") || right == "post" && !strings.HasPrefix(name, "reads")
+				if chat == "chat" && bound && ref != "Bob" && ref != "Hikers" {
+					may = false
+				}
+				if refused := status == http.StatusForbidden && code == "not_permitted"; refused == may {
+					t.Errorf("%s %s by a token that %s: %d %s", method, at, name, status, code)
+				} else if may && ref != "nobody" && status >= 400 {
+					t.Errorf("%s %s by a token that %s does not work: %d %s", method, at, name, status, code)
+				}
+			}
+		}
+	}
+	all := slices.Collect(maps.Values(served))
+	for op := range wanted {
+		if !slices.Contains(all, op) {
+			t.Errorf("%s is not served any more", op)
+		}
+	}
+	select {
+	case <-s.Down():
+		t.Error("a token has stopped the node")
+	default:
+	}
+	list, err := s.client.Messages(t.Context(), "Ana", "", "", 0)
+	if err != nil || len(list) != 2 {
+		t.Errorf("%d messages to Ana, %v; want those of the two tokens that are for all", len(list), err)
+	}
+}
+
+func TestTokenMustBeGood(t *testing.T) {
+	s := serve(t)
+	tok, err := s.client.CreateToken(t.Context(), node.TokenOptions{Name: "bot", Read: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for header, want := range map[string]int{
+		"Bearer " + tok.Secret: 200, "bearer " + tok.Secret: 200, "Bearer sotto-token-none": 401, "Bearer " + tok.Secret + "x": 401,
+		"Basic " + tok.Secret: 401, tok.Secret: 401, "Bearer": 401, "Bearer  ": 401,
+	} {
+		if status, code := ask(t, s, header, "GET", "/v1/conversations", ""); status != want || want == 401 && code != "bad_token" {
+			t.Errorf("%q: %d %s, want %d", header, status, code, want)
+		}
+	}
+	// The document is for all, and a path that there is not is none for a token, too.
+	if status, _ := ask(t, s, "Bearer "+tok.Secret, "GET", "/v1/openapi.json", ""); status != 200 {
+		t.Errorf("the document: %d", status)
+	}
+	if status, code := ask(t, s, "Bearer sotto-token-none", "GET", "/v1/openapi.json", ""); status != 401 {
+		t.Errorf("the document for a bad token: %d %s", status, code)
+	}
+	if err := s.client.RevokeToken(t.Context(), "bot"); err != nil {
+		t.Fatal(err)
+	}
+	if status, code := ask(t, s, "Bearer "+tok.Secret, "GET", "/v1/conversations", ""); status != 401 || code != "bad_token" {
+		t.Errorf("after it was revoked: %d %s", status, code)
+	}
+}
+
+// bot is a client with a token.
+func bot(t *testing.T, s *served, o node.TokenOptions) *api.Client {
+	t.Helper()
+	tok, err := s.Node.CreateToken(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := api.NewClient(s.home)
+	c.UseToken(tok.Secret)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// A stream shows a bot what is its own, and ends when its token is revoked.
+func TestEventsOfAToken(t *testing.T) {
+	s, ctx := serve(t), t.Context()
+	s.AddContact("Bob")
+	s.AddContact("Ana")
+	c := bot(t, s, node.TokenOptions{Name: "bot", Read: true, Chats: []string{"Bob"}})
+	if list, err := c.Conversations(ctx); err != nil || len(list) != 1 || list[0].Name != "Bob" {
+		t.Errorf("conversations = %+v, %v", list, err)
+	}
+	if _, err := c.Status(ctx); !errors.Is(err, api.ErrNotPermitted) {
+		t.Errorf("status: %v, want %v", err, api.ErrNotPermitted)
+	}
+	if _, err := c.Send(ctx, "Bob", "x"); !errors.Is(err, api.ErrNotPermitted) || errors.Is(err, node.ErrUncertain) {
+		t.Errorf("send: %v, want %v", err, api.ErrNotPermitted)
+	}
+	say := func(name, text string) {
+		t.Helper()
+		if _, err := s.Receive(name, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say("Ana", "a secret of Ana's")
+	say("Bob", "one")
+	s.Notice("a notice")
+	if _, err := s.SetConfig(ctx, "Bob", "sound", "off"); err != nil {
+		t.Fatal(err)
+	}
+	say("Ana", "another secret")
+	say("Bob", "two")
+	var got []string
+	for e, err := range c.Events(ctx, 0) {
+		if err != nil {
+			if !errors.Is(err, api.ErrBadToken) {
+				t.Errorf("the stream ended with %v, want %v", err, api.ErrBadToken)
+			}
+			break
+		}
+		got = append(got, e.Type+" "+e.Message.Text)
+		if e.Message.Text == "two" {
+			if err := s.RevokeToken(ctx, "bot"); err != nil {
+				t.Fatal(err)
+			}
+			say("Bob", "three")
+		}
+	}
+	if want := []string{"message one", "message two"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+func TestStreamEndsWithItsToken(t *testing.T) {
+	s := serve(t)
+	c := bot(t, s, node.TokenOptions{Name: "bot", Read: true, Expires: 50 * time.Millisecond})
+	for e, err := range c.Events(t.Context(), 1000) {
+		if !errors.Is(err, api.ErrBadToken) {
+			t.Errorf("event %+v, %v; want %v", e, err, api.ErrBadToken)
+		}
+	}
+}
+
+// Every type of event is said to be for bots, or not.
+func TestEveryEventAndToken(t *testing.T) {
+	f, _ := reflect.TypeFor[node.Event]().FieldByName("Type")
+	types := strings.Split(f.Tag.Get("enum"), ",")
+	if len(types) < 6 {
+		t.Fatalf("types of events: %q", types)
+	}
+	for _, kind := range types {
+		if !api.EventScoped(kind) {
+			t.Errorf("scope.go does not say who may see events of type %s", kind)
+		}
+	}
+	if api.EventScoped("frobnicate") {
+		t.Error("this test cannot fail")
+	}
+}
