@@ -260,6 +260,16 @@ func contactWaits(c *store.Contact) string {
 //
 // A message to a contact that is not complete waits until it is.
 func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err error) {
+	return n.SendOnce(ctx, ref, "", text)
+}
+
+// SendOnce is Send, but of all calls with one key for one conversation only the first
+// sends; the others return what it has sent. Who does not know what became of a call
+// repeats it with its key. A contact that is not complete is ErrNotReady.
+func (n *Node) SendOnce(ctx context.Context, ref, key, text string) (out Message, err error) {
+	if err := checkKey(key); err != nil {
+		return out, err
+	}
 	switch err := content.CheckText(text); {
 	case errors.Is(err, content.ErrTooLong):
 		return out, fmt.Errorf("%w: %w; split it or send it as a file", ErrTooLarge, err)
@@ -287,13 +297,19 @@ func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err err
 		return out, apiError(err)
 	}
 	if waiting != nil {
+		if key != "" {
+			return out, fmt.Errorf("%w: %s is no complete contact yet", ErrNotReady, waiting.Name)
+		}
 		return n.sendLater(waiting.Account, text)
 	}
 	o := n.ownerOf(group)
 	if o == nil {
-		return out, fmt.Errorf("%w: the node is stopping", ErrBusy)
+		return out, ErrStopped
 	}
 	err = o.do(func(t *turn) error {
+		if was, err := t.sentBefore(key, &out); err != nil || was {
+			return err
+		}
 		if t.core.Frozen != "" {
 			return fmt.Errorf("%w: %s", ErrFrozen, t.core.Frozen)
 		}
@@ -314,6 +330,7 @@ func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err err
 			if now, err = t.tx.Message(t.o.group, m.ID); err == nil {
 				out = t.n.namer(t.tx).message(t.o.group, &now)
 			}
+			err = errors.Join(err, t.noteSent(key, m.ID))
 		}
 		return err
 	})

@@ -182,7 +182,7 @@ func (n *Node) inGroup(ref string, f func(t *turn, info *conversation.GroupInfo)
 	}
 	o := n.ownerOf(group)
 	if o == nil {
-		return fmt.Errorf("%w: the node is stopping", ErrBusy)
+		return ErrStopped
 	}
 	return apiError(o.do(func(t *turn) error {
 		if t.core.Over || t.core.Leaving {

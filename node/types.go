@@ -142,6 +142,7 @@ const (
 	EventNotice       = "notice"       // something a person should read
 	EventSetting      = "setting"      // a setting has changed
 	EventToken        = "token"        // a token was made or revoked
+	EventSkipped      = "skipped"      // for a reader with a token: many before it were not shown
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -149,7 +150,7 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting,token"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting,token,skipped"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
@@ -173,22 +174,23 @@ type Check struct {
 // What an API's user may act on. Each error of a Node that is about its
 // arguments or its state wraps one of these.
 var (
-	ErrNotFound    = errors.New("not found")                     // no such contact, conversation, message or invite
-	ErrAmbiguous   = errors.New("more than one fits")            // a name or prefix
-	ErrExists      = errors.New("exists already")                // a name, or a home
-	ErrInvalid     = errors.New("not valid")                     // an argument
-	ErrTooLarge    = errors.New("too large")                     // a text
-	ErrLocked      = errors.New("wrong passphrase")              // the vault did not open
-	ErrNotTrusted  = errors.New("not trusted")                   // a signature or identity is not what it should be
-	ErrUnreachable = errors.New("relay not reachable")           // no relay answered
-	ErrGone        = errors.New("gone")                          // an invite that was used, revoked or has expired
-	ErrDiskFull    = errors.New("disk is full")                  // below the reserve
-	ErrBusy        = errors.New("in use by another node")        // the home
-	ErrDamaged     = errors.New("damaged")                       // the vault
-	ErrNewer       = errors.New("written by a newer version")    // the vault
-	ErrFrozen      = errors.New("conversation is frozen")        // see its Reason
-	ErrBlocked     = errors.New("contact is blocked")            // unblock first
-	ErrNotReady    = errors.New("not ready yet")                 // wait for what the error names, and try again
-	ErrNotAllowed  = errors.New("not allowed")                   // by one's role in a group
-	ErrUncertain   = errors.New("it may or may not have worked") // look before you repeat
+	ErrNotFound    = errors.New("not found")                                  // no such contact, conversation, message or invite
+	ErrAmbiguous   = errors.New("more than one fits")                         // a name or prefix
+	ErrExists      = errors.New("exists already")                             // a name, or a home
+	ErrInvalid     = errors.New("not valid")                                  // an argument
+	ErrTooLarge    = errors.New("too large")                                  // a text
+	ErrLocked      = errors.New("wrong passphrase")                           // the vault did not open
+	ErrNotTrusted  = errors.New("not trusted")                                // a signature or identity is not what it should be
+	ErrUnreachable = errors.New("relay not reachable")                        // no relay answered
+	ErrGone        = errors.New("gone")                                       // an invite that was used, revoked or has expired; events that are not kept
+	ErrDiskFull    = errors.New("disk is full")                               // below the reserve
+	ErrBusy        = errors.New("in use by another node")                     // the home
+	ErrDamaged     = errors.New("damaged")                                    // the vault
+	ErrNewer       = errors.New("written by a newer version")                 // the vault
+	ErrFrozen      = errors.New("conversation is frozen")                     // see its Reason
+	ErrBlocked     = errors.New("contact is blocked")                         // unblock first
+	ErrNotReady    = errors.New("not ready yet")                              // wait for what the error names, and try again
+	ErrNotAllowed  = errors.New("not allowed")                                // by one's role in a group
+	ErrStopped     = errors.New("the node has stopped, or has not begun yet") // ask again in a while
+	ErrUncertain   = errors.New("it may or may not have worked")              // look before you repeat
 )

@@ -47,9 +47,10 @@ var layers = map[string]string{
 	"node/setting":      "relay/wire",
 	"node/nodetest":     "node relay crypto storage",
 
-	"cmd/sotto":       "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",
-	"cmd/sotto-relay": "relay/server relay/wire crypto/key",
-	"cmd/sotto-bench": "cmd/sotto node relay crypto storage",
+	"cmd/sotto":          "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",
+	"cmd/sotto/examples": "node",
+	"cmd/sotto-relay":    "relay/server relay/wire crypto/key",
+	"cmd/sotto-bench":    "cmd/sotto node relay crypto storage",
 }
 
 // outside says which packages alone may import a module; it holds for tests too.

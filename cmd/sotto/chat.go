@@ -62,7 +62,8 @@ func (a *app) chatListCommand() *cobra.Command {
 }
 
 func (a *app) sendCommand() *cobra.Command {
-	return a.named(a.command("send NAME TEXT", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
+	key := ""
+	c := a.named(a.command("send NAME TEXT [--once KEY]", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
 		text := args[1]
 		if text == "-" {
 			b, err := io.ReadAll(io.LimitReader(a.in, node.MaxText+3))
@@ -81,7 +82,7 @@ func (a *app) sendCommand() *cobra.Command {
 		}
 		cl := a.client()
 		defer cl.Close()
-		m, err := cl.Send(ctx, args[0], text)
+		m, err := cl.SendOnce(ctx, args[0], key, text)
 		if errors.Is(err, node.ErrUncertain) {
 			return hint(err, "see whether it is there: sotto chat read "+args[0])
 		} else if err != nil {
@@ -89,6 +90,8 @@ func (a *app) sendCommand() *cobra.Command {
 		}
 		return a.print(m, func(io.Writer) { a.say("%s.", capital(m.State)) })
 	}), false)
+	c.Flags().StringVar(&key, "once", "", "`key` of your choice: however often it is sent with this key, it is sent once")
+	return c
 }
 
 func capital(s string) string {

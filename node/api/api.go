@@ -64,6 +64,9 @@ type Node interface {
 	// Send makes a message durable here and returns; relays get it as soon as they
 	// can be reached.
 	Send(ctx context.Context, ref, text string) (node.Message, error)
+	// SendOnce is Send, but of all calls with one key for one conversation only the first
+	// sends; the others return what it has sent.
+	SendOnce(ctx context.Context, ref, key, text string) (node.Message, error)
 	// Messages returns at most limit messages, the oldest first: the newest of the
 	// conversation, or the newest before the message named before, or the oldest
 	// after the one named after.
@@ -109,6 +112,7 @@ const (
 	maxBody     = 512 << 10 // of a request; a text of node.MaxText bytes, escaped, fits
 	maxHeader   = 16 << 10
 	maxStreams  = 64        // event streams at once
+	maxHidden   = 1000      // events that a token does not show, before its reader hears of them
 	maxAnswer   = 128 << 20 // of an answer: MaxMessages texts, escaped, fit
 	maxEvent    = 2 << 20   // of one line of a stream
 	bodyTime    = 10 * time.Second

@@ -13,8 +13,8 @@ import (
 var (
 	// ErrNotRunning says that no node answers at the home's socket.
 	ErrNotRunning = errors.New("no node is running")
-	// ErrStopped is at the end of a stream whose node has stopped or gone away.
-	ErrStopped = errors.New("the node has stopped")
+	// ErrStopped is at the end of a stream whose node has stopped or gone away, too.
+	ErrStopped = node.ErrStopped
 )
 
 // Codes of problems that are not about the node's answer but about the request.

@@ -74,6 +74,7 @@ var shown = map[string]func(e, out *node.Event) (chat string){
 	node.EventNotice:  nil,
 	node.EventSetting: nil,
 	node.EventToken:   nil,
+	node.EventSkipped: nil, // the server itself makes these
 }
 
 // bearer is the token that a request has shown.

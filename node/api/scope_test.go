@@ -3,6 +3,7 @@ package api_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
@@ -266,6 +267,32 @@ func TestEventsOfAToken(t *testing.T) {
 		}
 	}
 	if want := []string{"message one", "message two"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+// A bot that nothing concerns for long does not fall behind.
+func TestHiddenEventsMoveOn(t *testing.T) {
+	s := serve(t)
+	s.AddContact("Bob")
+	c := bot(t, s, node.TokenOptions{Name: "bot", Read: true})
+	for range 2100 {
+		s.Notice("not for bots")
+	}
+	if _, err := s.Receive("Bob", "the end"); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for e, err := range c.Events(t.Context(), 2) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprint(e.Seq, " ", e.Type, e.Notice))
+		if e.Type == node.EventMessage {
+			break
+		}
+	}
+	if want := []string{"1002 skipped", "2002 skipped", "2103 message"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
 }

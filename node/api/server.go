@@ -243,6 +243,7 @@ type (
 	}
 	textBody struct {
 		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
+		Key  string `json:"key,omitempty" maxLength:"128" doc:"of the requests with one key for one conversation, by one token, only the first sends; the others are answered as it was"`
 	}
 	tokenBody struct {
 		Name    string   `json:"name" doc:"what you call it"`
@@ -324,7 +325,11 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
 	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text; it is queued at first",
 		func(ctx context.Context, in *refBody[textBody]) (node.Message, error) {
-			return n.Send(ctx, in.Ref, in.Body.Text)
+			key := in.Body.Key
+			if b := bearerOf(ctx); b != nil && key != "" {
+				key = b.ID + "/" + key // two bots may take the same
+			}
+			return n.SendOnce(ctx, in.Ref, key, in.Body.Text)
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {

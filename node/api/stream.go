@@ -102,7 +102,7 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, after uint64
 	if err := send(": from here on\n\n"); err != nil {
 		return err
 	}
-	b := bearerOf(ctx)
+	b, hidden := bearerOf(ctx), 0
 	if b != nil && !b.Expires.IsZero() {
 		defer time.AfterFunc(time.Until(b.Expires), cancel).Stop()
 	}
@@ -116,15 +116,21 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, after uint64
 		if err != nil {
 			return fail(err)
 		}
-		e, ok := b.sees(e)
-		if !ok {
+		out, ok := b.sees(e)
+		hidden++
+		if !ok && hidden < maxHidden {
 			continue
 		}
-		data, err := json.Marshal(e)
+		if !ok {
+			// Its reader's position must not fall behind what is kept.
+			out = node.Event{Seq: e.Seq, Time: e.Time, Type: node.EventSkipped}
+		}
+		hidden = 0
+		data, err := json.Marshal(out)
 		if err != nil {
 			return err
 		}
-		if err := send("id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Type, data); err != nil {
+		if err := send("id: %d\nevent: %s\ndata: %s\n\n", out.Seq, out.Type, data); err != nil {
 			return err
 		}
 	}

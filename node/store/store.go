@@ -201,7 +201,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, tMessage, tPlace, tName, tSetting); err != nil {
+	if err := t.clear(group, tMessage, tPlace, tName, tSetting, tSent); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {

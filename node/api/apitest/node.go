@@ -32,6 +32,7 @@ type Node struct {
 	invites  []node.Invite
 	set      map[[2]string]string // by conversation and key
 	tokens   []node.Token
+	once     map[[2]string]node.Message // by conversation and key
 	events   []node.Event
 	fail     map[string]error
 	news     chan struct{} // closed and replaced with each event
@@ -46,7 +47,7 @@ var Start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func New(name string) *Node {
 	n := &Node{
 		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, fail: map[string]error{},
-		set: map[[2]string]string{},
+		set: map[[2]string]string{}, once: map[[2]string]node.Message{},
 	}
 	n.status = node.Status{
 		Version: "test", Name: name, Account: n.id("account", name), Device: n.id("device", name)[:32], Started: Start,
@@ -388,7 +389,11 @@ func (n *Node) Conversation(_ context.Context, ref string) (node.Conversation, e
 	return n.conversationLocked(c), nil
 }
 
-func (n *Node) Send(_ context.Context, ref, text string) (node.Message, error) {
+func (n *Node) Send(ctx context.Context, ref, text string) (node.Message, error) {
+	return n.SendOnce(ctx, ref, "", text)
+}
+
+func (n *Node) SendOnce(_ context.Context, ref, key, text string) (node.Message, error) {
 	if err := n.begin("Send"); err != nil {
 		return node.Message{}, err
 	}
@@ -404,7 +409,12 @@ func (n *Node) Send(_ context.Context, ref, text string) (node.Message, error) {
 	case c.Blocked:
 		return node.Message{}, fmt.Errorf("send to %q: %w", c.Name, node.ErrBlocked)
 	}
-	return n.addLocked(c, node.Message{Sender: n.status.Name, Mine: true, State: node.MessageQueued, Text: text}), nil
+	at := [2]string{c.Conversation, key}
+	if m, ok := n.once[at]; ok && key != "" {
+		return m, nil
+	}
+	n.once[at] = n.addLocked(c, node.Message{Sender: n.status.Name, Mine: true, State: node.MessageQueued, Text: text})
+	return n.once[at], nil
 }
 
 func (n *Node) Messages(_ context.Context, ref, before, after string, limit int) ([]node.Message, error) {

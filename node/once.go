@@ -1,0 +1,49 @@
+package node
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"sotto/node/store"
+)
+
+// MaxKey is the longest key of a message in bytes.
+const MaxKey = 256
+
+func checkKey(key string) error {
+	if len(key) > MaxKey {
+		return fmt.Errorf("%w: a key of more than %d bytes", ErrInvalid, MaxKey)
+	}
+	return nil
+}
+
+// sentBefore reports whether a message was sent with a key, and shows it. It need not be
+// here any more. The empty key is none.
+func (t *turn) sentBefore(key string, out *Message) (bool, error) {
+	if key == "" {
+		return false, nil
+	}
+	id, was, err := t.tx.Sent(t.o.group, key)
+	if err != nil || !was {
+		return false, err
+	}
+	m, err := t.tx.Message(t.o.group, id)
+	switch {
+	case err == nil:
+		*out = t.n.namer(t.tx).message(t.o.group, &m)
+	case errors.Is(err, store.ErrNotFound):
+		*out = Message{ID: hex.EncodeToString(id[:]), Conversation: groupID(t.o.group), Mine: true, Kind: "unknown", Text: "a message that was sent and is here no more"}
+	default:
+		return false, err
+	}
+	return true, nil
+}
+
+// noteSent notes with which key a message was sent.
+func (t *turn) noteSent(key string, id [32]byte) error {
+	if key == "" {
+		return nil
+	}
+	return t.tx.PutSent(t.o.group, key, id)
+}
