@@ -309,3 +309,23 @@ func needs(t *testing.T, programs ...string) {
 		}
 	}
 }
+
+// README shows this bot as it is.
+func TestReadme(t *testing.T) {
+	source, err := os.ReadFile("main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile("../../../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := strings.Cut(string(source), "\nfunc main() {\n")
+	var want strings.Builder
+	for line := range strings.Lines("func main() {\n" + body) {
+		want.WriteString("    " + strings.ReplaceAll(line, "\t", "    "))
+	}
+	if body == "" || !strings.Contains(string(readme), "\n"+want.String()) {
+		t.Errorf("README.md does not show:\n%s", want.String())
+	}
+}
