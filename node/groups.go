@@ -426,11 +426,11 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
+	g, inviter, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
-	info, err := conversation.ValidateWelcome(g, contact.Account)
+	info, err := conversation.ValidateWelcome(g, inviter, contact.Account)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}

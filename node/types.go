@@ -70,6 +70,7 @@ type Contact struct {
 	Cause        string    `json:"cause,omitempty" enum:"gone,not_trusted,unreachable,invalid,exists" doc:"what is wrong, by the code of a problem; none while all goes well"`
 	Blocked      bool      `json:"blocked,omitempty"`
 	Verified     bool      `json:"verified,omitempty" doc:"you have compared safety numbers"`
+	Changed      bool      `json:"changed,omitempty" doc:"you had compared safety numbers, and their account key is another since"`
 	Conversation string    `json:"conversation,omitempty"`
 	Since        time.Time `json:"since"`
 }
@@ -79,7 +80,9 @@ type SafetyNumber struct {
 	Contact  string `json:"contact"`
 	Name     string `json:"name"`
 	Number   string `json:"number" doc:"60 digits"`
+	Code     string `json:"code" doc:"what the other side scans, as a QR code, instead of comparing digits"`
 	Verified bool   `json:"verified"`
+	Changed  bool   `json:"changed,omitempty" doc:"it was verified, and their account key is another since"`
 }
 
 // Conversation is one conversation in the list.

@@ -54,9 +54,14 @@ type Node interface {
 	Rename(ctx context.Context, ref, name string) (node.Contact, error)
 	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
 	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
-	// SetVerified marks a contact as verified if number, 60 digits, is the safety
-	// number; [node.ErrNotTrusted] if it is not.
+	// Unverify takes SetVerified back.
+	Unverify(ctx context.Context, ref string) (node.SafetyNumber, error)
+	// SetVerified marks a contact as verified if number is the safety number, 60
+	// digits, or the safety code that the contact shows; [node.ErrNotTrusted] if not.
 	SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error)
+
+	// Report makes a report of messages that others wrote; nothing is sent.
+	Report(ctx context.Context, ref string, messages []string, reason string) (node.Report, error)
 
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)

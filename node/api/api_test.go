@@ -148,6 +148,12 @@ func TestEveryMethodReachesTheNode(t *testing.T) {
 		if _, err := c.SetVerified(ctx, "Bob", strings.Repeat("0", 60)); !errors.Is(err, node.ErrNotTrusted) {
 			t.Errorf("a wrong number: %v, want %v", err, node.ErrNotTrusted)
 		}
+		if got, err := c.SetVerified(ctx, "Bob", got.Code); err != nil || !got.Verified {
+			t.Errorf("verify by code = %+v, %v", got, err)
+		}
+		if got, err := c.Unverify(ctx, "Bob"); err != nil || got.Verified {
+			t.Errorf("unverify = %+v, %v", got, err)
+		}
 		if got, err := c.SetVerified(ctx, "Bob", got.Number); err != nil || !got.Verified {
 			t.Errorf("verify = %+v, %v", got, err)
 		}
@@ -381,6 +387,8 @@ func TestEveryMethodFails(t *testing.T) {
 		"Rename":        func() error { _, err := c.Rename(ctx, "Bob", "Rob"); return err },
 		"Block":         func() error { _, err := c.Block(ctx, "Bob", true); return err },
 		"SafetyNumber":  func() error { _, err := c.SafetyNumber(ctx, "Bob"); return err },
+		"Report":        func() error { _, err := c.Report(ctx, "Bob", []string{"x"}, ""); return err },
+		"Unverify":      func() error { _, err := c.Unverify(ctx, "Bob"); return err },
 		"SetVerified":   func() error { _, err := c.SetVerified(ctx, "Bob", "1"); return err },
 		"Conversations": func() error { _, err := c.Conversations(ctx); return err },
 		"Conversation":  func() error { _, err := c.Conversation(ctx, "Bob"); return err },

@@ -258,7 +258,18 @@ func (c *Client) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumbe
 	return getAt[node.SafetyNumber](ctx, c, "/v1/contacts/%s/safety-number", ref)
 }
 
-// SetVerified marks a contact as verified if number is its safety number.
+// Unverify takes SetVerified back.
+func (c *Client) Unverify(ctx context.Context, ref string) (node.SafetyNumber, error) {
+	return put[node.SafetyNumber](ctx, c, http.MethodDelete, "/v1/contacts/%s/safety-number", ref, nil)
+}
+
+// Report makes a report of messages that others wrote; nothing is sent.
+func (c *Client) Report(ctx context.Context, ref string, messages []string, reason string) (node.Report, error) {
+	return put[node.Report](ctx, c, http.MethodPost, "/v1/conversations/%s/report", ref, reportBody{messages, reason})
+}
+
+// SetVerified marks a contact as verified if number is its safety number or the
+// safety code that it shows.
 func (c *Client) SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error) {
 	return put[node.SafetyNumber](ctx, c, http.MethodPut, "/v1/contacts/%s/safety-number", ref, numberBody{number})
 }

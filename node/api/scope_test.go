@@ -40,6 +40,8 @@ var wanted = map[string]string{
 	"PUT /v1/contacts/{ref}/blocked":              "owner",
 	"GET /v1/contacts/{ref}/safety-number":        "owner",
 	"PUT /v1/contacts/{ref}/safety-number":        "owner",
+	"DELETE /v1/contacts/{ref}/safety-number":     "owner",
+	"POST /v1/conversations/{ref}/report":         "owner",
 	"POST /v1/groups":                             "owner",
 	"PATCH /v1/groups/{ref}":                      "owner",
 	"POST /v1/groups/{ref}/leave":                 "owner",

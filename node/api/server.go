@@ -239,7 +239,11 @@ type (
 		Blocked bool `json:"blocked"`
 	}
 	numberBody struct {
-		Number string `json:"number" doc:"60 digits"`
+		Number string `json:"number" doc:"60 digits, or the safety code that the contact shows"`
+	}
+	reportBody struct {
+		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
+		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
 	}
 	textBody struct {
 		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
@@ -313,6 +317,8 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refBody[numberBody]) (node.SafetyNumber, error) {
 			return n.SetVerified(ctx, in.Ref, in.Body.Number)
 		})
+	route(s, http.MethodDelete, "/v1/contacts/{ref}/safety-number", "unverify", "A contact is verified no longer",
+		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.Unverify(ctx, in.Ref) })
 
 	route(s, http.MethodGet, "/v1/conversations", "conversations", "All conversations, the one that changed last first",
 		func(ctx context.Context, _ *none) (conversations, error) {
@@ -343,6 +349,11 @@ func (s *Server) routes() {
 			}
 			m, err := n.Messages(ctx, in.Ref, in.Before, in.After, in.Limit)
 			return messages{list(m)}, err
+		})
+
+	route(s, http.MethodPost, "/v1/conversations/{ref}/report", "report", "Make a report of messages, by which a stranger sees who wrote them; nothing is sent",
+		func(ctx context.Context, in *refBody[reportBody]) (node.Report, error) {
+			return n.Report(ctx, in.Ref, in.Body.Messages, in.Body.Reason)
 		})
 
 	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",

@@ -47,6 +47,8 @@ const (
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
 	tChange       vault.Table = 19 // by conversation: what the user wants changed
 	tName         vault.Table = 20 // by conversation: what members call themselves
+	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
+	tCredential   vault.Table = 57 // by conversation: of those who said something
 )
 
 // The sequences.
@@ -201,7 +203,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, tMessage, tPlace, tName, tSetting, tSent); err != nil {
+	if err := t.clear(group, tMessage, tPlace, tName, tContext, tCredential, tSetting, tSent); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {

@@ -321,20 +321,37 @@ func Number(id string) string {
 	return b.String()
 }
 
+func (n *Node) safetyNumber(c node.Contact) node.SafetyNumber {
+	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Code: "sotto:v#" + c.ID, Verified: c.Verified, Changed: c.Changed}
+}
+
 func (n *Node) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error) {
 	c, err := n.change("SafetyNumber", ref, func(*node.Contact) (bool, error) { return false, nil })
-	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+	return n.safetyNumber(c), err
 }
 
 func (n *Node) SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error) {
 	c, err := n.change("SetVerified", ref, func(c *node.Contact) (bool, error) {
-		if number != Number(c.ID) {
+		if number != Number(c.ID) && number != "sotto:v#"+c.ID {
 			return false, fmt.Errorf("the safety number of %q is another: %w", c.Name, node.ErrNotTrusted)
 		}
-		c.Verified = true
+		c.Verified, c.Changed = true, false
 		return true, nil
 	})
-	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+	return n.safetyNumber(c), err
+}
+
+func (n *Node) Unverify(ctx context.Context, ref string) (node.SafetyNumber, error) {
+	c, err := n.change("Unverify", ref, func(c *node.Contact) (bool, error) {
+		c.Verified, c.Changed = false, false
+		return true, nil
+	})
+	return n.safetyNumber(c), err
+}
+
+func (n *Node) Report(_ context.Context, ref string, messages []string, reason string) (node.Report, error) {
+	_, err := n.change("Report", ref, func(*node.Contact) (bool, error) { return false, nil })
+	return node.Report{Messages: len(messages), Data: []byte("a report: " + reason)}, err
 }
 
 func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
