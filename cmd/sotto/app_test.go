@@ -287,6 +287,11 @@ func TestExitCodes(t *testing.T) {
 		node.ErrNewer:            1,
 		node.ErrBusy:             11,
 		context.Canceled:         130,
+		node.ErrStopped:          1,
+		node.ErrNotReady:         1,
+		node.ErrNotAllowed:       6,
+		api.ErrBadToken:          6,
+		api.ErrNotPermitted:      6,
 		fmt.Errorf("%w: %w", node.ErrUncertain, context.Canceled): 130,
 		&remote{Code: "busy", Exit: 11}:                           11,
 		&usageError{node.ErrLocked, "sotto"}:                      2,
@@ -407,9 +412,11 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
 		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
 		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},
-		{"config list", nil}, {"config get", []string{"keep"}}, {"config set", []string{"keep", "7"}}, {"config path", nil},
+		{"config list", nil}, {"config get", []string{"sound"}}, {"config set", []string{"sound", "off"}}, {"config unset", []string{"sound"}}, {"config path", nil},
+		{"token create", []string{"--name", "bot", "--read"}}, {"token list", nil}, {"token revoke", []string{"bot"}},
+		{"man", []string{t.TempDir()}}, {"bug-report", nil}, {"rpc", []string{"--openapi"}},
 	}
-	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help"} // their tests are elsewhere
+	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help", "report make", "report check"} // their tests are elsewhere
 	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, engine: fake{}, env: func(string) string { return home }}
 	var names []string
 	for _, c := range a.root().Commands() {

@@ -6,7 +6,8 @@
 //	sotto down | status | doctor
 //	sotto contact invite | accept LINK | list | verify NAME | rename | block | unblock
 //	sotto chat list | send NAME TEXT | read NAME | watch
-//	sotto events | config | token | version | completion
+//	sotto events | config | token | rpc | bug-report
+//	sotto version | completion | man FOLDER
 //	sotto demo                      see a relay and two people meet and talk
 //
 // All but run, init, up and demo are clients of the node that works in the same home:

@@ -153,6 +153,38 @@ func (c *Client) call(ctx context.Context, method, path string, body, out any) e
 	return nil
 }
 
+// Do sends a request as it is, its body JSON or nil, and returns the answer's status and
+// body, a [Problem] or not. What is a stream cannot be asked for.
+func (c *Client) Do(ctx context.Context, method, path string, body json.RawMessage) (status int, answer json.RawMessage, err error) {
+	if !strings.HasPrefix(path, "/v1/") {
+		return 0, nil, fmt.Errorf("the path %.64q is %w: it begins with /v1/", path, node.ErrInvalid)
+	}
+	var in any
+	if len(body) > 0 {
+		in = body
+	}
+	res, err := c.ask(ctx, method, path, in)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		return 0, nil, fmt.Errorf("%s is a stream, and no answer to one request: %w", path, node.ErrInvalid)
+	}
+	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		err = fmt.Errorf("read the node's answer: %w", err)
+		if method != http.MethodGet {
+			err = fmt.Errorf("%w: %w", node.ErrUncertain, err)
+		}
+		return 0, nil, err
+	}
+	if len(answer) > 0 && !json.Valid(answer) {
+		return 0, nil, fmt.Errorf("the node's answer is no JSON: %s", res.Status)
+	}
+	return res.StatusCode, bytes.TrimSpace(answer), nil
+}
+
 func readProblem(res *http.Response) error {
 	var p Problem
 	if err := json.NewDecoder(io.LimitReader(res.Body, 64<<10)).Decode(&p); err != nil || p.Code == "" {
