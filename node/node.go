@@ -11,6 +11,15 @@
 //	go n.Run(ctx)
 //	m, err := n.Send(ctx, "ben", "hello")
 //
+// # As a library
+//
+// A program of its own may be a node: the example opens two, with a relay between them,
+// in one process. Its methods are safe for several goroutines, and are those that the
+// local API shows (package api), which is the better choice for a program that can
+// stand beside a node: a home is one process's. In the moment before Run has taken up
+// what stands in the vault, and after it has returned, what is about a conversation is
+// refused with ErrStopped. Close comes when Run has returned.
+//
 // # How it works
 //
 // One goroutine owns a conversation. For each thing that happens (a message typed, an
