@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -306,6 +307,33 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// spec/api.md has every exit code and no other.
+func TestExitCodesAreWritten(t *testing.T) {
+	page, err := os.ReadFile("../../spec/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| exit | means |\n|---|---|\n")
+	var written []string
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "| ") {
+			break
+		}
+		written = append(written, strings.Fields(line)[1])
+	}
+	codes := map[int]bool{exitDone: true, exitFailed: true, exitUsage: true}
+	for _, a := range answers {
+		codes[a.exit] = true
+	}
+	var want []string
+	for _, code := range slices.Sorted(maps.Keys(codes)) {
+		want = append(want, fmt.Sprint(code))
+	}
+	if !slices.Equal(written, want) {
+		t.Errorf("spec/api.md has the exit codes %v, the program %v", written, want)
+	}
+}
+
 func TestSafe(t *testing.T) {
 	for in, want := range map[string]string{
 		"Ünïcode 名前 👋🏽 \ufffd":   "Ünïcode 名前 👋🏽 \ufffd",
@@ -416,7 +444,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"token create", []string{"--name", "bot", "--read"}}, {"token list", nil}, {"token revoke", []string{"bot"}},
 		{"man", []string{t.TempDir()}}, {"bug-report", nil}, {"rpc", []string{"--openapi"}},
 	}
-	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help", "report make", "report check"} // their tests are elsewhere
+	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "config edit", "completion", "help", "report make", "report check"} // their tests are elsewhere
 	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, engine: fake{}, env: func(string) string { return home }}
 	var names []string
 	for _, c := range a.root().Commands() {

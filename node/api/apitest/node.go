@@ -668,8 +668,11 @@ func (n *Node) Config(_ context.Context, chat string) ([]api.Setting, error) {
 }
 
 func (n *Node) SetConfig(_ context.Context, chat, key, value string) (api.Setting, error) {
-	return n.changeSetting("SetConfig", chat, key, func(at [2]string, d setting.Definition) (err error) {
-		n.set[at], err = d.Parse(value)
+	return n.changeSetting("SetConfig", chat, key, func(at [2]string, d setting.Definition) error {
+		parsed, err := d.Parse(value)
+		if err == nil {
+			n.set[at] = parsed
+		}
 		return err
 	})
 }
