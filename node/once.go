@@ -11,9 +11,12 @@ import (
 // MaxKey is the longest key of a message in bytes.
 const MaxKey = 256
 
-func checkKey(key string) error {
-	if len(key) > MaxKey {
+func (m *NewMessage) checkKey() error {
+	switch {
+	case len(m.Key) > MaxKey:
 		return fmt.Errorf("%w: a key of more than %d bytes", ErrInvalid, MaxKey)
+	case m.Key != "" && !m.At.IsZero():
+		return fmt.Errorf("%w: a key together with a time", ErrInvalid)
 	}
 	return nil
 }
@@ -33,7 +36,7 @@ func (t *turn) sentBefore(key string, out *Message) (bool, error) {
 	case err == nil:
 		*out = t.n.namer(t.tx).message(t.o.group, &m)
 	case errors.Is(err, store.ErrNotFound):
-		*out = Message{ID: hex.EncodeToString(id[:]), Conversation: groupID(t.o.group), Mine: true, Kind: "unknown", Text: "a message that was sent and is here no more"}
+		*out = Message{ID: hex.EncodeToString(id[:]), Conversation: groupID(t.o.group), Mine: true, Kind: "removed"}
 	default:
 		return false, err
 	}

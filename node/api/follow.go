@@ -29,8 +29,8 @@ func Away(err error) bool {
 // comes now.
 //
 // An event is handled at least once: again if the process ended while it was, or if the
-// error of handle says that the node is [Away]. What handle sends it sends with
-// [Client.SendOnce] and a key that it makes of the event. Any other error of handle's ends
+// error of handle says that the node is [Away]. What handle sends it sends with a
+// key that it makes of the event. Any other error of handle's ends
 // Follow; the event comes first when it is called again. [node.ErrGone] says that it was
 // away too long: not all events are kept.
 func (c *Client) Follow(ctx context.Context, file string, handle func(node.Event) error) error {

@@ -31,7 +31,7 @@ func TestFollow(t *testing.T) {
 				return nil
 			}
 			heard = append(heard, m.Text)
-			if _, err := s.client.SendOnce(ctx, "Bob", "answer/"+m.ID, "you said "+m.Text); err != nil {
+			if _, err := s.client.SendMessage(ctx, "Bob", node.NewMessage{Key: "answer/" + m.ID, Text: "you said " + m.Text}); err != nil {
 				return err
 			}
 			switch {
@@ -64,14 +64,14 @@ func TestFollow(t *testing.T) {
 	err := s.client.Follow(ctx, place, func(e node.Event) error {
 		if e.Message != nil && e.Message.Text == "two" {
 			heard = append(heard, "two")
-			if _, err := s.client.SendOnce(ctx, "Bob", "answer/"+e.Message.ID, "you said two"); err != nil {
+			if _, err := s.client.SendMessage(ctx, "Bob", node.NewMessage{Key: "answer/" + e.Message.ID, Text: "you said two"}); err != nil {
 				t.Error(err)
 			}
 			return broken // it had answered, and not written down that it had
 		}
 		if e.Message != nil && !e.Message.Mine {
 			heard = append(heard, e.Message.Text)
-			_, err := s.client.SendOnce(ctx, "Bob", "answer/"+e.Message.ID, "you said "+e.Message.Text)
+			_, err := s.client.SendMessage(ctx, "Bob", node.NewMessage{Key: "answer/" + e.Message.ID, Text: "you said " + e.Message.Text})
 			return err
 		}
 		return nil

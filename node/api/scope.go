@@ -29,6 +29,7 @@ const (
 	owner right = iota // nobody's who shows a token
 	reads
 	posts
+	both
 )
 
 // scope says what a token must permit for a route.
@@ -47,7 +48,16 @@ var scopes = map[string]scope{
 	"conversations": {reads, false},
 	"conversation":  {reads, true},
 	"messages":      {reads, true},
+	"message":       {reads, true},
+	"pinned":        {reads, true},
 	"send":          {posts, true},
+	"typing":        {posts, true},
+	"react":         {both, true}, // these are answered with the message
+	"vote":          {both, true},
+
+	// What a person has written, marked or read is theirs.
+	"edit": {owner, false}, "delete": {owner, false}, "close-poll": {owner, false}, "pin": {owner, false}, "star": {owner, false}, "starred": {owner, false},
+	"scheduled": {owner, false}, "unschedule": {owner, false}, "read": {owner, false}, "change-conversation": {owner, false},
 
 	"create-group": {owner, false}, "change-group": {owner, false}, "leave-group": {owner, false},
 	"group": {reads, true},
@@ -67,8 +77,10 @@ var shown = map[string]func(e, out *node.Event) (chat string){
 		return e.Message.Conversation
 	},
 	node.EventConversation: func(e, out *node.Event) string {
-		out.Conversation = e.Conversation
-		return e.Conversation.ID
+		c := *e.Conversation
+		withoutDraft(&c)
+		out.Conversation = &c
+		return c.ID
 	},
 	node.EventContact: nil,
 	node.EventNotice:  nil,
@@ -76,6 +88,9 @@ var shown = map[string]func(e, out *node.Event) (chat string){
 	node.EventToken:   nil,
 	node.EventSkipped: nil, // the server itself makes these
 }
+
+// withoutDraft takes from a conversation what its owner has written and not sent.
+func withoutDraft(c *node.Conversation) { c.Draft = nil }
 
 // bearer is the token that a request has shown.
 type bearer struct {
@@ -147,11 +162,11 @@ func (s *Server) permit(ctx huma.Context, next func(huma.Context)) {
 
 func (b *bearer) may(what right) error {
 	switch {
-	case what == reads && b.Read || what == posts && b.Post:
+	case what == reads && b.Read || what == posts && b.Post || what == both && b.Read && b.Post:
 		return nil
-	case what == reads:
+	case what == reads || what == both && !b.Read:
 		return fmt.Errorf("%w: it does not read", ErrNotPermitted)
-	case what == posts:
+	case what == posts || what == both:
 		return fmt.Errorf("%w: it does not post", ErrNotPermitted)
 	}
 	return fmt.Errorf("%w: this is for who shows no token", ErrNotPermitted)
@@ -174,4 +189,30 @@ func (b *bearer) sees(e node.Event) (node.Event, bool) {
 	out := node.Event{Seq: e.Seq, Time: e.Time, Type: e.Type}
 	chat := show(&e, &out)
 	return out, b.covers(chat)
+}
+
+// sendFor sends a message for the bearer of a token that posts there.
+func (s *Server) sendFor(ctx context.Context, b *bearer, ref string, m node.NewMessage) (node.Message, error) {
+	if m.Key != "" {
+		m.Key = b.ID + "/" + m.Key // two bots may take the same
+	}
+	if f := m.Forward; f != nil {
+		// What it forwards it must be able to read.
+		if err := b.may(reads); err != nil {
+			return node.Message{}, err
+		}
+		c, err := s.node.Conversation(ctx, f.Conversation)
+		if len(b.Chats) > 0 && (err != nil || !b.covers(c.ID)) {
+			return node.Message{}, fmt.Errorf("%w: it is for other conversations", ErrNotPermitted)
+		}
+		if err != nil {
+			return node.Message{}, err
+		}
+		m.Forward = &node.Forward{Conversation: c.ID, Message: f.Message}
+	}
+	out, err := s.node.SendMessage(ctx, ref, m)
+	if !b.Read {
+		out.ReplyTo = nil // it would tell what another wrote
+	}
+	return out, err
 }

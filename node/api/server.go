@@ -245,10 +245,6 @@ type (
 		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
 		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
 	}
-	textBody struct {
-		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
-		Key  string `json:"key,omitempty" maxLength:"128" doc:"of the requests with one key for one conversation, by one token, only the first sends; the others are answered as it was"`
-	}
 	tokenBody struct {
 		Name    string   `json:"name" doc:"what you call it"`
 		Read    bool     `json:"read,omitempty"`
@@ -325,17 +321,20 @@ func (s *Server) routes() {
 			c, err := n.Conversations(ctx)
 			b := bearerOf(ctx)
 			c = slices.DeleteFunc(c, func(one node.Conversation) bool { return !b.covers(one.ID) })
+			for i := range c {
+				if b != nil {
+					withoutDraft(&c[i])
+				}
+			}
 			return conversations{list(c)}, err
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
-		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
-	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text; it is queued at first",
-		func(ctx context.Context, in *refBody[textBody]) (node.Message, error) {
-			key := in.Body.Key
-			if b := bearerOf(ctx); b != nil && key != "" {
-				key = b.ID + "/" + key // two bots may take the same
+		func(ctx context.Context, in *refInput) (node.Conversation, error) {
+			c, err := n.Conversation(ctx, in.Ref)
+			if bearerOf(ctx) != nil {
+				withoutDraft(&c)
 			}
-			return n.SendOnce(ctx, in.Ref, key, in.Body.Text)
+			return c, err
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
@@ -361,7 +360,13 @@ func (s *Server) routes() {
 			return n.CreateGroup(ctx, in.Body)
 		})
 	route(s, http.MethodGet, "/v1/groups/{ref}", "group", "One group with its members",
-		func(ctx context.Context, in *refInput) (node.Group, error) { return n.Group(ctx, in.Ref) })
+		func(ctx context.Context, in *refInput) (node.Group, error) {
+			g, err := n.Group(ctx, in.Ref)
+			if bearerOf(ctx) != nil {
+				withoutDraft(&g.Conversation)
+			}
+			return g, err
+		})
 	route(s, http.MethodPatch, "/v1/groups/{ref}", "change-group", "Change a group; it comes about when the relay has taken it",
 		func(ctx context.Context, in *refBody[node.GroupChange]) (node.Group, error) {
 			return n.ChangeGroup(ctx, in.Ref, in.Body)
@@ -430,6 +435,7 @@ func (s *Server) routes() {
 			seq, err := n.LastEvent(ctx)
 			return lastEvent{seq}, err
 		})
+	s.messageRoutes()
 	s.streamRoute()
 }
 

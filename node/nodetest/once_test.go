@@ -21,9 +21,9 @@ func TestSendOnce(t *testing.T) {
 	ctx := t.Context()
 	send := func(key, text string) node.Message {
 		t.Helper()
-		m, err := ana.SendOnce(ctx, "Ben", key, text)
+		m, err := ana.SendMessage(ctx, "Ben", node.NewMessage{Key: key, Text: text})
 		for errors.Is(err, node.ErrStopped) { // it has only begun
-			m, err = ana.SendOnce(ctx, "Ben", key, text)
+			m, err = ana.SendMessage(ctx, "Ben", node.NewMessage{Key: key, Text: text})
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -49,7 +49,7 @@ func TestSendOnce(t *testing.T) {
 	if got := strings.Join(ben.Texts("Ana"), " "); got != "one two three three" {
 		t.Errorf("Ben has %s", got)
 	}
-	if _, err := ana.SendOnce(ctx, "Ben", strings.Repeat("k", node.MaxKey+1), "x"); !errors.Is(err, node.ErrInvalid) {
+	if _, err := ana.SendMessage(ctx, "Ben", node.NewMessage{Key: strings.Repeat("k", node.MaxKey+1), Text: "x"}); !errors.Is(err, node.ErrInvalid) {
 		t.Errorf("with a key too long: %v", err)
 	}
 

@@ -30,7 +30,7 @@ func main() {
 		if m == nil || m.Mine || m.Kind != "text" {
 			return nil
 		}
-		_, err := bot.SendOnce(ctx, m.Conversation, "echo/"+m.ID, m.Text)
+		_, err := bot.SendMessage(ctx, m.Conversation, node.NewMessage{Text: m.Text, Key: "echo/" + m.ID})
 		if err != nil && !api.Away(err) {
 			log.Print(err) // as when the contact is blocked: others are answered
 			return nil
