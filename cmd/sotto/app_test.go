@@ -427,6 +427,15 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 	if _, err := (fake{}).Init(t.Context(), home, initOptions{Name: "Ada"}); err != nil {
 		t.Fatal(err)
 	}
+	n.AddContact("dora")
+	mine, err := n.SendMessage(t.Context(), "dora", node.NewMessage{Text: "a text"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll, err := n.SendMessage(t.Context(), "dora", node.NewMessage{Poll: &node.NewPoll{Question: "When?", Options: []string{"today", "later"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	type call struct {
 		name string
 		args []string
@@ -437,6 +446,11 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"contact unblock", []string{bob.ID}}, {"contact invites", nil}, {"contact revoke", []string{inv.ID}}, {"contact invite", nil},
 		{"contact accept", []string{"sotto:i#slow", "--name", "carol"}},
 		{"chat list", nil}, {"chat read", []string{"ben"}}, {"chat send", []string{"ben", "hello"}},
+		{"chat reply", []string{"dora", mine.ID, "yes"}}, {"chat edit", []string{"dora", mine.ID, "another text"}}, {"chat react", []string{"dora", mine.ID, "👍"}},
+		{"chat pin", []string{"dora", mine.ID}}, {"chat star", []string{"dora", mine.ID}}, {"chat info", []string{"dora", mine.ID}}, {"chat forward", []string{"dora", mine.ID, "ben"}},
+		{"chat poll", []string{"dora", "Who?", "I", "you"}}, {"chat vote", []string{"dora", poll.ID, "1"}}, {"chat close", []string{"dora", poll.ID}},
+		{"chat delete", []string{"dora", mine.ID}}, {"chat mark", []string{"dora"}}, {"chat mute", []string{"dora", "8h"}}, {"chat archive", []string{"dora"}},
+		{"chat timer", []string{"dora", "24h"}}, {"chat draft", []string{"dora", "not yet"}}, {"chat later", []string{"dora"}},
 		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
 		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
 		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},
