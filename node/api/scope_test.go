@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"sotto/node"
 	"sotto/node/api"
+	"sotto/node/api/apitest"
 )
 
 // What each route asks of a token. A route that is not here fails the test.
@@ -402,5 +404,49 @@ func TestEveryEventAndToken(t *testing.T) {
 	}
 	if api.EventScoped("frobnicate") {
 		t.Error("this test cannot fail")
+	}
+}
+
+// witness notes which conversation a message was sent to, as the node was told.
+type witness struct {
+	*apitest.Node
+	refs []string
+}
+
+func (w *witness) SendMessage(ctx context.Context, ref string, m node.NewMessage) (node.Message, error) {
+	w.refs = append(w.refs, ref)
+	return w.Node.SendMessage(ctx, ref, m)
+}
+
+// Keys of one bot are none of another's; and the node is asked by the id of the
+// conversation that the token was looked up for, not by a name that may move.
+func TestBotsDoNotMeet(t *testing.T) {
+	ctx, w := t.Context(), &witness{Node: apitest.New("Ada")}
+	bob := w.AddContact("Bob")
+	home := serveNode(t, w)
+	ids := map[string]bool{}
+	for _, name := range []string{"one", "two", ""} {
+		c := api.NewClient(home)
+		defer c.Close()
+		if name != "" {
+			tok, err := w.CreateToken(ctx, node.TokenOptions{Name: name, Post: true, Chats: []string{"Bob"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.UseToken(tok.Secret)
+		}
+		for range 2 {
+			m, err := c.SendMessage(ctx, "Bob", node.NewMessage{Text: "by " + name, Key: "k"})
+			if err != nil || m.Text != "by "+name {
+				t.Errorf("%q sends %+v, %v", name, m, err)
+			}
+			ids[m.ID] = true
+		}
+	}
+	if len(ids) != 3 {
+		t.Errorf("two bots and their owner have sent %d messages with one key", len(ids))
+	}
+	if want := []string{bob.Conversation, bob.Conversation, bob.Conversation, bob.Conversation, "Bob", "Bob"}; !reflect.DeepEqual(w.refs, want) {
+		t.Errorf("the node was asked for %q, want %q", w.refs, want)
 	}
 }
