@@ -516,7 +516,6 @@ type Message struct {
 	Until     time.Time // when it disappears; zero while that is not known
 	Options   []string  // of KindPoll; Text is the question
 	Multiple  bool      // of KindPoll
-	Owed      uint8     // receipts that were or will be sent for it
 	Proof     *Proof    // of another's; nil if there is none
 }
 
@@ -537,13 +536,10 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.Signature)
 }
 
-// Who deleted a Message for all, and which receipts are sent.
+// Who deleted a Message for all.
 const (
 	DeletedByAuthor uint8 = 1
 	DeletedByAdmin  uint8 = 2
-
-	OwedDelivered uint8 = 1
-	OwedRead      uint8 = 2
 )
 
 func (m *Message) fields(f *codec.Fields) {
@@ -577,7 +573,6 @@ func (m *Message) fields(f *codec.Fields) {
 	moment(f, &m.Until)
 	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
 	f.Flag(&m.Multiple)
-	f.U8(&m.Owed)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {
