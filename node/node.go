@@ -396,8 +396,9 @@ func (n *Node) erase() error {
 // buckets that hold something of it, and these are destroyed.
 func (n *Node) eraseMessages(groups [][]byte) error {
 	for _, g := range groups {
-		for from, done := "", false; !done; {
-			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { from, done, err = tx.Empty(g, from); return err }))
+		var e store.Emptying
+		for done := false; !done; {
+			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { done, err = tx.Empty(g, &e); return err }))
 			if err != nil {
 				return err
 			}

@@ -116,49 +116,59 @@ const (
 	emptyBytes   = 1 << 20
 )
 
-// Empty moves on with the buckets of a conversation that hold something erased, from the
-// place where the step before stopped, and reports whether it is done.
-func (t *Tx) Empty(group []byte, from string) (next string, done bool, err error) {
-	var buckets []string
-	for o, err := range t.tx.Orders(tRefuge, string(group), "", false) {
-		if err != nil {
-			return "", false, err
+// Emptying is how far the buckets of a conversation are emptied. The zero value begins.
+type Emptying struct {
+	buckets []string // those that held something erased when it began
+	from    string   // the place that is looked at next
+}
+
+// Empty moves on with the buckets of a conversation that hold something erased, and
+// reports whether it is done. After an error it is begun anew.
+func (t *Tx) Empty(group []byte, e *Emptying) (done bool, err error) {
+	if e.buckets == nil {
+		for o, err := range t.tx.Orders(tRefuge, string(group), "", false) {
+			if err != nil {
+				return false, err
+			}
+			e.buckets = append(e.buckets, o)
 		}
-		buckets = append(buckets, o)
-	}
-	if len(buckets) == 0 {
-		return "", true, nil
+		if e.buckets == nil {
+			return true, nil
+		}
 	}
 	size, seen := t.Size(), 0
-	for r, err := range t.tx.Range(tMessage, string(group), from, false) {
+	for r, err := range t.tx.Range(tMessage, string(group), e.from, false) {
 		if err != nil {
-			return "", false, err
+			return false, err
 		}
 		if seen++; seen > emptyRecords || t.Size()-size > emptyBytes {
-			return r.Order, false, nil
+			e.from = r.Order
+			return false, nil
 		}
 		var m Message
 		if err := decode(r.Value, &m); err != nil {
-			return "", false, err
+			return false, err
 		}
 		was := m.Bucket
 		if err := t.settle(group, &m); err != nil {
-			return "", false, err
+			return false, err
 		}
 		if m.Bucket == was {
 			continue
 		}
 		if err := t.move(group, &m); err != nil {
-			return "", false, err
+			return false, err
 		}
 	}
-	for _, o := range buckets {
+	// Of a bucket that something was erased from meanwhile, messages may lie behind us: it
+	// is the next run's.
+	for _, o := range e.buckets {
 		n, _ := vault.Number(o)
 		if err := errors.Join(t.dropMessages(group, n), t.tx.Delete(vault.Ref{Table: tRefuge, Partition: string(group), Order: o})); err != nil {
-			return "", false, err
+			return false, err
 		}
 	}
-	return "", true, nil
+	return true, nil
 }
 
 // move writes a message, and what is said about it, into its bucket.
