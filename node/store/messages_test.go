@@ -70,6 +70,20 @@ func TestBucketIsEmptiedWhileMessagesMove(t *testing.T) {
 		}
 		return nil
 	})
+	update(t, db, func(tx *Tx) error { // read, say: what is said about it must come along
+		m, err := tx.Message(group, testID(2))
+		if err != nil {
+			return err
+		}
+		return tx.PutMessage(group, &m)
+	})
+	update(t, db, func(tx *Tx) error { // edited, before it moves
+		m, err := tx.Message(group, testID(590))
+		if err != nil {
+			return err
+		}
+		return errors.Join(tx.PutVersion(group, &m, &Version{ID: testID(2000), Text: "early"}), tx.PutAbout(group, &m, &About{Closed: 590}))
+	})
 	erased, steps := uint64(0), 0
 	var e Emptying
 	for done := false; !done; steps++ {
@@ -131,6 +145,10 @@ func TestBucketIsEmptiedWhileMessagesMove(t *testing.T) {
 			if a, aboutErr := tx.About(group, testID(n)); err != nil || aboutErr != nil || len(v) != 1 || a.Closed != uint64(n) {
 				t.Errorf("about message %d is left %+v, %+v, %v, %v", n, v, a, err, aboutErr)
 			}
+		}
+		v, err := tx.Versions(group, testID(590))
+		if a, aboutErr := tx.About(group, testID(590)); err != nil || aboutErr != nil || len(v) != 1 || a.Closed != 590 {
+			t.Errorf("of what was edited before it moved is left %+v, %+v, %v, %v", v, a, err, aboutErr)
 		}
 		if gone, err := tx.Gone(group, testID(7)); err != nil || !gone {
 			t.Errorf("a message that was removed is not known as that: %v", err)

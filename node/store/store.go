@@ -524,8 +524,14 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 			return err
 		}
 	}
-	if err := t.settle(group, m); err != nil {
+	follow, err := t.settle(group, m)
+	if err != nil {
 		return err
+	}
+	if follow {
+		if err := t.follow(group, m); err != nil {
+			return err
+		}
 	}
 	return errors.Join(t.put(messageRef(group, at), messageBucket(group, m.Bucket), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
 }
