@@ -34,8 +34,10 @@ func (n *Node) keepDues(ctx context.Context) {
 				wait = min(wait, in)
 				break
 			}
-			if err = errors.Join(err, n.doDue(d)); err != nil {
-				break
+			// One that cannot be done now does not keep from others.
+			if failed := n.doDue(d); failed != nil {
+				err = errors.Join(err, failed)
+				continue
 			}
 			did = true
 		}
