@@ -693,6 +693,9 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 	if c.Kind != content.Text {
 		m.Kind = store.KindUnknown
 	}
+	if err := t.prove(m, r); err != nil {
+		return nil, err
+	}
 	t.rec.Lamport = max(t.rec.Lamport, c.Lamport)
 	return m, nil
 }

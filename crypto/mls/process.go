@@ -26,6 +26,8 @@ type Received struct {
 	Proposal   Proposal // of a proposal, which is pending now
 	Ref        []byte   // of a proposal
 	Staged     *Staged  // of a commit
+
+	signature, context []byte // of an application message: see Signed
 }
 
 // Process reads an MLSMessage with a message of another member. It keeps no part
@@ -132,6 +134,7 @@ func (g *Group) processPrivate(out *Received, p *privateHeader, msg []byte, psk 
 	}
 	if p.kind == ContentApplication {
 		out.Content, out.Generation = a.content.application, data.generation
+		out.signature, out.context = a.signature, e.encoded
 	} else {
 		kept := a // which an application message does not need to be
 		kept.content.groupID, kept.content.authData = e.context.GroupID, out.AuthenticatedData
