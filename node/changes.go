@@ -41,7 +41,11 @@ func (t *turn) stage(e conversation.Stage) error {
 		staged, meta, err := t.commit(p.proposals)
 		switch {
 		case err == nil:
-			h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: e.Expect, Meta: meta})
+			inner, spills, err := t.spill(staged)
+			if err != nil {
+				return err
+			}
+			h, err := t.enclose(mailbox.Commit, inner, store.Outgoing{Expect: e.Expect, Meta: meta, Spills: spills})
 			if err != nil {
 				return err
 			}
@@ -66,7 +70,7 @@ func (t *turn) stage(e conversation.Stage) error {
 
 // commit makes a commit that every member will accept, or says why there is none.
 func (t *turn) commit(proposals []mls.Proposal) (*mls.Staged, []byte, error) {
-	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: t.context(), Now: uint64(t.now.Unix())})
+	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: t.context(), Now: uint64(t.now.Unix()), TreeOutside: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -77,15 +81,6 @@ func (t *turn) commit(proposals []mls.Proposal) (*mls.Staged, []byte, error) {
 	meta := keys.NextCaps()
 	if err := conversation.Validate(t.group, staged, meta); err != nil {
 		return nil, nil, err
-	}
-	if len(staged.Added()) > 0 {
-		letter, err := t.welcomeLetter(staged.Welcome(), staged.Roster())
-		if err != nil {
-			return nil, nil, err
-		}
-		if n := len(letter); n > envelope.MaxLetter {
-			return nil, nil, fmt.Errorf("the welcome would have %d bytes, and a letter has at most %d: the group is too large to add to in this version", n, envelope.MaxLetter)
-		}
 	}
 	return staged, meta, nil
 }
@@ -99,11 +94,9 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 	}
 	leaves := map[mls.LeafIndex]identity.AccountID{} // once the commit is made
 	for _, m := range t.group.Roster() {
-		l, err := conversation.ReadLeaf(m.Node)
-		if err != nil {
+		if leaves[m.Leaf], _, err = conversation.LeafOf(m.Node); err != nil {
 			return nil, err
 		}
-		leaves[m.Leaf] = l.Account
 	}
 	for _, w := range t.group.PendingProposals() { // who wants to leave
 		if r, ok := w.Proposal.(mls.Remove); ok {
@@ -210,31 +203,41 @@ func (t *turn) forgetChanges(ids []conversation.ChangeID) error {
 			return err
 		}
 	}
-	return nil
+	if len(ids) == 0 {
+		return nil
+	}
+	t.events = true // there is less to come
+	return t.n.noteConversation(t.tx, t.o.group)
 }
 
-// welcomeLetter is the body of the letter to a device that a commit adds.
-func (t *turn) welcomeLetter(welcome []byte, roster []mls.Member) ([]byte, error) {
-	w := conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain, Welcome: welcome}
-	known := map[identity.AccountID]bool{}
-	for _, m := range roster {
-		l, err := conversation.ReadLeaf(m.Node)
-		if err != nil {
-			return nil, err
-		}
-		if known[l.Account] {
-			continue
-		}
-		known[l.Account] = true
-		name, err := t.profileName(l.Account)
+// welcomeLetter is the letter to the devices that a commit adds, but for the names of
+// their key packages.
+func (t *turn) welcomeLetter(s *mls.Staged) (*conversation.Welcome, error) {
+	w := &conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain}
+	info, err := conversation.Group(t.group.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range info.Roles {
+		name, err := t.profileName(r.Account)
 		if err != nil {
 			return nil, err
 		}
 		if name != "" {
-			w.Names = append(w.Names, conversation.MemberName{Account: l.Account, Name: name})
+			w.AddName(r.Account, name)
 		}
 	}
-	return w.Append(nil), nil
+	for _, out := range t.outbox {
+		for _, x := range out.Spills {
+			if x.What == store.SpillInvitation {
+				w.Relay = info.Mailboxes[0].Relay
+				w.Spilled, err = envelope.ParseSpilled(x.Spilled)
+				return w, err
+			}
+		}
+	}
+	w.Inline = spillContent(s, store.SpillInvitation)
+	return w, nil
 }
 
 // profileName is what an account calls itself, "" if that is not known here.
@@ -255,11 +258,16 @@ func (t *turn) welcome(s *mls.Staged) error {
 	if len(s.Added()) == 0 {
 		return nil
 	}
-	body, err := t.welcomeLetter(s.Welcome(), t.group.Roster())
+	letter, err := t.welcomeLetter(s)
 	if err != nil {
 		return err
 	}
-	for _, leaf := range s.Added() {
+	refs, err := mls.WelcomeRefs(s.Welcome())
+	if err != nil {
+		return err
+	}
+	for i, leaf := range s.Added() {
+		letter.Package = conversation.PackageName(refs[i])
 		node, ok := t.group.Member(leaf)
 		if !ok {
 			continue
@@ -273,7 +281,7 @@ func (t *turn) welcome(s *mls.Staged) error {
 			t.n.log.Warn("a device that was added has an inbox that cannot be reached", "err", err)
 			continue
 		}
-		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, body)
+		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, letter.Append(nil))
 		if err != nil { // its key is no key: that is its own fault, and not the group's
 			t.n.log.Warn("a device that was added cannot be written to", "err", err)
 			continue
@@ -304,7 +312,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		return err
 	}
 	node, _ := t.group.Member(s.Committer())
-	by, err := conversation.ReadLeaf(node)
+	by, _, err := conversation.LeafOf(node)
 	if err != nil {
 		return err
 	}
@@ -317,28 +325,28 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 	for _, p := range s.Proposals() {
 		switch r := p.Proposal.(type) {
 		case mls.Add:
-			l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
+			of, _, err := conversation.LeafOf(r.KeyPackage.LeafNode)
 			if err != nil {
 				return err
 			}
-			if before.Role(l.Account) != 0 {
-				tell(store.ToldNewDevice, l.Account)
+			if before.Role(of) != 0 {
+				tell(store.ToldNewDevice, of)
 			} else {
-				tell(store.ToldAdded, l.Account)
+				tell(store.ToldAdded, of)
 			}
 		case mls.Remove:
 			gone, ok := t.group.Member(r.Removed)
 			if !ok {
 				continue
 			}
-			l, err := conversation.ReadLeaf(gone)
+			of, _, err := conversation.LeafOf(gone)
 			if err != nil {
 				return err
 			}
 			if p.ByReference {
-				tell(store.ToldLeft, l.Account)
+				tell(store.ToldLeft, of)
 			} else {
-				tell(store.ToldRemoved, l.Account)
+				tell(store.ToldRemoved, of)
 			}
 		}
 	}
@@ -377,7 +385,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 	id := sha256.Sum256(fmt.Appendf([]byte("sotto/told"), "%x/%d", t.o.group, t.core.Cursor.Seq))
 	return errors.Join(t.n.noteConversation(t.tx, t.o.group),
 		t.show(&store.Message{ID: id, Seq: uint64(t.core.Cursor.Seq), State: store.MessageReceived, Kind: store.KindChange,
-			From: by.Account, Mine: by.Account == t.n.account.ID(), Sent: t.now, Arrived: t.now, Told: told}))
+			From: by, Mine: by == t.n.account.ID(), Sent: t.now, Arrived: t.now, Told: told}))
 }
 
 func boolBit(v bool) uint8 {

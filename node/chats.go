@@ -289,7 +289,7 @@ func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err err
 	if waiting != nil {
 		return n.sendLater(waiting.Account, text)
 	}
-	o := n.ownerOf(group)
+	o := n.needOwner(group)
 	if o == nil {
 		return out, fmt.Errorf("%w: the node is stopping", ErrBusy)
 	}

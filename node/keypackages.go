@@ -105,27 +105,27 @@ func (t *turn) announce() error {
 
 // hear deals with a message of another device that is not shown. What is wrong with
 // it makes it be passed over.
-func (t *turn) hear(from conversation.Leaf, c *content.Message) error {
+func (t *turn) hear(from identity.AccountID, device identity.DeviceID, c *content.Message) error {
 	switch c.Kind {
 	case content.Name:
 		name, err := identity.NormalizeName(c.Text)
 		if err != nil || !t.rec.Many {
 			return nil
 		}
-		return t.tx.PutName(t.o.group, from.Account, name)
+		return t.tx.PutName(t.o.group, from, name)
 	case content.KeyPackages:
-		return t.takePackages(from, c)
+		return t.takePackages(from, device, c)
 	}
 	return nil
 }
 
 // takePackages keeps what a contact's device hands out.
-func (t *turn) takePackages(from conversation.Leaf, c *content.Message) error {
+func (t *turn) takePackages(from identity.AccountID, device identity.DeviceID, c *content.Message) error {
 	pass := func(why error) error {
 		t.n.log.Debug("key packages are passed over", "err", why)
 		return nil
 	}
-	if t.rec.Many || from.Account != t.rec.Contact {
+	if t.rec.Many || from != t.rec.Contact {
 		return pass(fmt.Errorf("not of the contact"))
 	}
 	contact, err := t.tx.Contact(t.rec.Contact)
@@ -153,7 +153,7 @@ func (t *turn) takePackages(from conversation.Leaf, c *content.Message) error {
 			return pass(err)
 		}
 		l, err := conversation.ReadLeaf(kp.LeafNode)
-		if err != nil || account != from.Account || l.Device != from.Device {
+		if err != nil || account != from || l.Device != device {
 			return pass(fmt.Errorf("a key package of another device (%v)", err))
 		}
 		p := store.Package{Contact: contact.Account, Device: l.Device, LastResort: isLastResort(kp), Package: raw}

@@ -272,6 +272,8 @@ func (n *Node) begin() error {
 		}
 	}
 	n.startLetters()
+	n.fetchInvited()
+	n.collect()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil
 }

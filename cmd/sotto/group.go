@@ -49,11 +49,12 @@ func (a *app) groupCommand() *cobra.Command {
 }
 
 func (a *app) createGroupCommand() *cobra.Command {
-	var about string
-	c := a.command("create NAME [CONTACT…] [--about TEXT]", "Make a group and add contacts to it", 1, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+	var o node.GroupOptions
+	c := a.command("create NAME [CONTACT…] [--about TEXT] [--max-leaves NUMBER]", "Make a group and add contacts to it", 1, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
 		cl := a.client()
 		defer cl.Close()
-		made, err := cl.CreateGroup(ctx, node.GroupOptions{Name: args[0], Description: about, Members: args[1:]})
+		o.Name, o.Members = args[0], args[1:]
+		made, err := cl.CreateGroup(ctx, o)
 		if err != nil {
 			return a.whom(err)
 		}
@@ -63,7 +64,8 @@ func (a *app) createGroupCommand() *cobra.Command {
 		}
 		return a.print(g, func(io.Writer) { a.sayGroup(g, "The group is made.") })
 	})
-	c.Flags().StringVar(&about, "about", "", "what the group is about: a `text`")
+	c.Flags().StringVar(&o.Description, "about", "", "what the group is about: a `text`")
+	c.Flags().IntVar(&o.MaxLeaves, "max-leaves", 0, "how many devices it has room for, for good: a `number` up to 1000; 256 if not given")
 	return a.named(c, true)
 }
 

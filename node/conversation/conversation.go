@@ -27,6 +27,7 @@ const (
 	UpdateAfter     = 7 * 24 * time.Hour // since the last path update
 	firstRetry      = 50 * time.Millisecond
 	maxRetry        = 2 * time.Second
+	roomRetry       = time.Minute // when the relay had no room for what a commit needs
 )
 
 // Input is something that happened.
@@ -123,10 +124,11 @@ const (
 	Stale          Refusal = 2 // the mailbox is at another generation
 	Later          Refusal = 3 // busy, full, unreachable, or not known: the same bytes again
 	RefusedForGood Refusal = 4
+	NoRoom         Refusal = 5 // what a commit needs beside it is not kept
 )
 
 func (r Refusal) String() string {
-	return [...]string{"", "lost race", "stale", "later", "for good"}[r]
+	return [...]string{"", "lost race", "stale", "later", "for good", "no room"}[r]
 }
 
 // Found is what the node found an entry to be.
@@ -179,6 +181,12 @@ type (
 	Apply struct{ Epoch uint64 }
 	// Changed says that changes of ours have come about, with the Merge before it.
 	Changed struct{ IDs []ChangeID }
+	// GivenUp says that changes of ours will not come about, or, if it names none, that a
+	// path update of ours must wait.
+	GivenUp struct {
+		IDs    []ChangeID
+		Reason string
+	}
 	// Ended says that this device is no member any more.
 	Ended struct{}
 	// Drop asks for the staged commit of our own to be discarded.
@@ -222,6 +230,7 @@ func (e Stage) String() string {
 }
 func (e Propose) String() string { return "propose to leave" }
 func (e Changed) String() string { return fmt.Sprintf("changed %d", e.IDs) }
+func (e GivenUp) String() string { return fmt.Sprintf("given up %d: %s", e.IDs, e.Reason) }
 func (e Ended) String() string   { return "ended" }
 func (e Post) String() string    { return "post " + short(e.Hash[:]) }
 func (e Forget) String() string  { return "forget " + short(e.Hash[:]) }
@@ -454,6 +463,20 @@ func (c *Core) refused(now time.Time, in Refused) []Effect {
 			return nil
 		case RefusedForGood:
 			return append(c.giveUp(), c.freeze("the relay refuses commits: "+in.Reason)...)
+		case NoRoom:
+			// Messages do not wait for a change that cannot be made. Keys that
+			// must be renewed they do wait for.
+			first, ids := c.Tries == 0, c.Committing
+			out := c.giveUp()
+			c.settle(ids)
+			if len(ids) == 0 {
+				c.Tries++
+				c.Retry = now.Add(roomRetry)
+			}
+			if first || len(ids) > 0 {
+				out = append(out, GivenUp{ids, in.Reason})
+			}
+			return out
 		}
 		return nil
 	}

@@ -84,6 +84,12 @@ type GroupInfo struct {
 	Profile   []byte // at most 8 KiB
 }
 
+// How many leaves a group has room for.
+const (
+	DefaultLeaves = 256
+	MaxLeaves     = 1000
+)
+
 const (
 	maxRelay     = 600
 	maxMailboxes = 4
@@ -99,14 +105,14 @@ func NewDirect(box MailboxRef, a, b [32]byte, binding []byte) *GroupInfo {
 		slices.Reverse(roles)
 	}
 	return &GroupInfo{Kind: Direct, Mailboxes: []MailboxRef{box}, Term: 1, Roles: roles,
-		OwnerMay: allRights, MaxLeaves: 256, Binding: binding}
+		OwnerMay: allRights, MaxLeaves: DefaultLeaves, Binding: binding}
 }
 
 // NewGroup is the GroupInfo of a group of many, made by one account.
-func NewGroup(box MailboxRef, owner [32]byte, p Profile) *GroupInfo {
+func NewGroup(box MailboxRef, owner [32]byte, p Profile, leaves int) *GroupInfo {
 	return &GroupInfo{Kind: ManyPeople, Mailboxes: []MailboxRef{box}, Term: 1, Roles: []RoleEntry{{owner, Owner}},
 		MemberMay: MayWrite, AdminMay: MayWrite | MayAdd | MayRemove | MayRename | MayChangeRetention, OwnerMay: allRights,
-		MaxLeaves: 256, Profile: p.Append(nil)}
+		MaxLeaves: uint16(leaves), Profile: p.Append(nil)}
 }
 
 // Clone returns a copy that shares nothing that may be changed.

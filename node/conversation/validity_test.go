@@ -67,7 +67,7 @@ func newCircle(t *testing.T) []*person {
 	people := []*person{newPerson(t), newPerson(t), newPerson(t), newPerson(t)}
 	ana := people[0]
 	credential, leaf := ana.leaf()
-	info := NewGroup(theBox, ana.account(), Profile{Name: "Hikers"})
+	info := NewGroup(theBox, ana.account(), Profile{Name: "Hikers"}, DefaultLeaves)
 	var err error
 	ana.group, err = mls.NewGroup(ana.config(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: mls.Lifetime{NotAfter: 1 << 40}, Capabilities: capabilitiesOf(), LeafExtensions: leaf,
 		Extensions: mls.Extensions{RequiredCapabilities(), {Type: mls.ExtensionType(ExtensionGroup), Data: info.Append(nil)}}})

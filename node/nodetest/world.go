@@ -20,6 +20,7 @@ import (
 	"sotto/relay/mailbox/membox"
 	"sotto/relay/server"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 	"sotto/storage/blob/memblob"
 	"sotto/storage/kv"
 	"sotto/storage/vault"
@@ -40,7 +41,7 @@ func New(t *testing.T) *World { return &World{t: t, relays: map[key.RelayPublic]
 type Relay struct {
 	Address wire.Address
 	Store   *membox.Store
-	Blobs   *memblob.Store
+	Blobs   blob.Store
 	key     key.RelaySecret
 	tickets *access.Tickets
 

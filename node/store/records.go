@@ -420,6 +420,29 @@ type Outgoing struct {
 	Epoch    uint64   // whose append key it takes
 	Message  [32]byte // id of the message, zero for a commit
 	Envelope [32]byte // hash of the MLS message inside
+	Spills   []Spill  // of a commit: what is to be stored before it
+}
+
+// What a Spill holds, of the staged commit.
+const (
+	SpillCommit     uint8 = 1
+	SpillInvitation uint8 = 2
+)
+
+// Spill is a part of a staged commit that goes into blobs. These are made again from
+// what is staged.
+type Spill struct {
+	What    uint8
+	Seed    [32]byte // of envelope.Spill
+	Owner   []byte   // seed of the key that may delete the blobs
+	Spilled []byte   // an envelope.Spilled
+}
+
+func (s *Spill) fields(f *codec.Fields) {
+	f.U8(&s.What)
+	f.Array(s.Seed[:])
+	blob(f, &s.Owner)
+	blob(f, &s.Spilled)
 }
 
 func (o *Outgoing) fields(f *codec.Fields) {
@@ -433,6 +456,35 @@ func (o *Outgoing) fields(f *codec.Fields) {
 	f.U64(&o.Epoch)
 	f.Array(o.Message[:])
 	f.Array(o.Envelope[:])
+	codec.List(f, big, 2, &o.Spills, (*Spill).fields)
+}
+
+// Garbage is a blob of ours that nobody needs.
+type Garbage struct {
+	Relay string
+	Blob  [32]byte
+	Owner []byte // seed
+}
+
+func (g *Garbage) fields(f *codec.Fields) {
+	text(f, &g.Relay)
+	f.Array(g.Blob[:])
+	blob(f, &g.Owner)
+}
+
+// Invited is a welcome whose invitation is still at a relay.
+type Invited struct {
+	ID     [32]byte // hash of the letter
+	Letter []byte
+	Reason string // why it is still there; empty if nothing has failed
+	Since  time.Time
+}
+
+func (i *Invited) fields(f *codec.Fields) {
+	f.Array(i.ID[:])
+	blob(f, &i.Letter)
+	text(f, &i.Reason)
+	moment(f, &i.Since)
 }
 
 // The states of a Message.

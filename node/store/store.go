@@ -47,6 +47,8 @@ const (
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
 	tChange       vault.Table = 19 // by conversation: what the user wants changed
 	tName         vault.Table = 20 // by conversation: what members call themselves
+	tGarbage      vault.Table = 30 // blobs of ours that nobody needs
+	tInvited      vault.Table = 31 // welcomes whose invitation is still at a relay
 )
 
 // The sequences.
@@ -385,23 +387,66 @@ func (t *Tx) ForgetEpoch(group []byte, epoch uint64) error {
 	return t.tx.DropBucket(epochBucket(group, epoch))
 }
 
+// stagedPiece is how much of a staged commit one record holds: that of a large group is
+// more than a record may be.
+const stagedPiece = 512 << 10
+
 // PutStaged writes the staged commit of ours, with its secrets; nil removes it.
 func (t *Tx) PutStaged(group, staged []byte) error {
-	r := vault.Ref{Table: tStaged, Partition: string(group)}
-	if staged == nil {
-		return t.tx.Delete(r)
+	if err := t.clear(group, tStaged); err != nil {
+		return err
 	}
-	return t.tx.Put(r, epochBucket(group, currentBucket), staged)
+	for i := uint64(0); len(staged) > 0; i++ {
+		n := min(len(staged), stagedPiece)
+		if err := t.tx.Put(vault.Ref{Table: tStaged, Partition: string(group), Order: vault.U64(i)}, epochBucket(group, currentBucket), staged[:n]); err != nil {
+			return err
+		}
+		staged = staged[n:]
+	}
+	return nil
 }
 
 // Staged returns it, or nil if there is none.
-func (t *Tx) Staged(group []byte) ([]byte, error) {
-	b, err := t.tx.Get(vault.Ref{Table: tStaged, Partition: string(group)})
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil, nil
+func (t *Tx) Staged(group []byte) (staged []byte, err error) {
+	for r, err := range t.tx.Range(tStaged, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		staged = append(staged, r.Value...)
 	}
-	return b, err
+	return staged, nil
 }
+
+// AddGarbage notes a blob to be deleted.
+func (t *Tx) AddGarbage(g *Garbage) error {
+	return t.put(vault.Ref{Table: tGarbage, Order: string(g.Blob[:])}, plain, g)
+}
+
+// DeleteGarbage removes the note.
+func (t *Tx) DeleteGarbage(blob [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tGarbage, Order: string(blob[:])})
+}
+
+// Garbage returns the blobs to be deleted.
+func (t *Tx) Garbage() ([]Garbage, error) { return all[Garbage](t, tGarbage, "") }
+
+// PutInvited writes a welcome whose invitation is still to be fetched.
+func (t *Tx) PutInvited(i *Invited) error {
+	return t.put(vault.Ref{Table: tInvited, Partition: meeting, Order: string(i.ID[:])}, meetingBucket, i)
+}
+
+// Invited returns one, or ErrNotFound.
+func (t *Tx) Invited(id [32]byte) (Invited, error) {
+	return load[Invited](t, vault.Ref{Table: tInvited, Partition: meeting, Order: string(id[:])})
+}
+
+// DeleteInvited removes it.
+func (t *Tx) DeleteInvited(id [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tInvited, Partition: meeting, Order: string(id[:])})
+}
+
+// AllInvited returns all of them.
+func (t *Tx) AllInvited() ([]Invited, error) { return all[Invited](t, tInvited, meeting) }
 
 // meeting is the partition of invites made and opened: their secrets are to be
 // forgotten when they have done their work.
@@ -422,7 +467,7 @@ func (t *Tx) Rebucket(group []byte) error {
 	}
 	for _, n := range numbers {
 		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
-		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle); err != nil {
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tInvited); err != nil {
 			return err
 		}
 	}
