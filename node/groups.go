@@ -22,7 +22,7 @@ type GroupOptions struct {
 	Name        string   `json:"name" doc:"1 to 64 characters"`
 	Description string   `json:"description,omitempty" doc:"at most 1,024 bytes"`
 	Members     []string `json:"members,omitempty" doc:"contacts to add, by name or id"`
-	MaxLeaves   int      `json:"max_leaves,omitempty" minimum:"0" maximum:"1000" doc:"how many devices it has room for, for good; 0 means 256"`
+	MaxLeaves   int      `json:"max_leaves,omitempty" minimum:"0" maximum:"750" doc:"how many devices it has room for, for good; 0 means 256"`
 }
 
 // Group is a group conversation with its members.
@@ -87,8 +87,8 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 	if o.MaxLeaves == 0 {
 		o.MaxLeaves = conversation.DefaultLeaves
 	}
-	if o.MaxLeaves < minLeaves || o.MaxLeaves > conversation.MaxLeaves {
-		return Conversation{}, fmt.Errorf("%w: a group has room for %d to %d devices", ErrInvalid, minLeaves, conversation.MaxLeaves)
+	if o.MaxLeaves < minLeaves || o.MaxLeaves > maxLeaves {
+		return Conversation{}, fmt.Errorf("%w: a group has room for %d to %d devices", ErrInvalid, minLeaves, maxLeaves)
 	}
 	home := n.homeRelay()
 	if home == "" {
@@ -143,8 +143,12 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 	return n.Conversation(ctx, groupID(rec.Group))
 }
 
-// minLeaves is the smallest room of a group.
-const minLeaves = 2
+// How much room a group is made with: at most what one transaction of the vault can
+// hold of a tree, and of a commit that is staged.
+const (
+	minLeaves = 2
+	maxLeaves = 750
+)
 
 // wishAdd notes that contacts are to be added, with the key packages that takes: as many
 // changes as it takes commits.
@@ -418,7 +422,8 @@ func findMember(members []GroupMember, ref string) (identity.AccountID, error) {
 // joinSpread is for how long, for each member, those who join put off their first path
 // update, so that they do not all commit at once; and joinSpreadMax for how long at most.
 const (
-	joinAtOnce    = 4 // members up to which nobody waits
+	joinAtOnce    = 4  // members up to which nobody waits
+	joinAside     = 32 // and beyond which a message is not kept waiting by the update
 	joinSpread    = 30 * time.Second
 	joinSpreadMax = 6 * time.Hour
 )
@@ -498,6 +503,7 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
 	if members := len(g.Roster()); members > joinAtOnce {
 		core.Later = n.clock().Add(rand.N(min(time.Duration(members)*joinSpread, joinSpreadMax)))
+		core.Aside = members > joinAside && !held.LastResort
 	}
 	if !held.LastResort {
 		if err := tx.DeleteBundle(held.Ref); err != nil {

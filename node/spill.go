@@ -16,6 +16,7 @@ import (
 	"sotto/relay/mailbox"
 	"sotto/relay/wire"
 	"sotto/storage/blob"
+	"sotto/storage/kv"
 )
 
 // maxInline is the largest invitation that goes into letters: names are beside it.
@@ -293,6 +294,11 @@ func (n *Node) acceptInvited(ctx context.Context, in *store.Invited) error {
 		}
 		return errors.Join(again, tx.DeleteInvited(in.ID))
 	})
+	if errors.Is(err, kv.ErrTooBig) {
+		return n.update(func(tx *store.Tx) error {
+			return errors.Join(tx.DeleteInvited(in.ID), n.notice(tx, "Somebody added you to a group that is too large for this version."))
+		})
+	}
 	if err == nil && group != nil {
 		n.takeUp(group)
 	}

@@ -65,7 +65,7 @@ func (a *app) createGroupCommand() *cobra.Command {
 		return a.print(g, func(io.Writer) { a.sayGroup(g, "The group is made.") })
 	})
 	c.Flags().StringVar(&o.Description, "about", "", "what the group is about: a `text`")
-	c.Flags().IntVar(&o.MaxLeaves, "max-leaves", 0, "how many devices it has room for, for good: a `number` up to 1000; 256 if not given")
+	c.Flags().IntVar(&o.MaxLeaves, "max-leaves", 0, "how many devices it has room for, for good: a `number` up to 750; 256 if not given")
 	return a.named(c, true)
 }
 

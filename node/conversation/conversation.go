@@ -283,6 +283,7 @@ type Core struct {
 	CommitMark mailbox.Mark // where the relay's receipt puts it; zero if there is none
 	Wanted     bool         // a path update is due
 	Later      time.Time    // until then it may wait, if nothing is to be sent
+	Aside      bool         // until Later messages do not wait for it either
 	Called     time.Time    // a member wants to leave, and from then on we commit that; zero if none does
 	Changes    []ChangeID   // of the group, wanted by the user, in order
 	Committing []ChangeID   // those of them that are in Commit
@@ -387,11 +388,14 @@ func (c *Core) due(now time.Time) bool { return c.update(now) || c.Open && len(c
 
 // update reports whether a path update of ours must.
 func (c *Core) update(now time.Time) bool {
-	if until, wanted := c.wanted(); wanted && (len(c.Queue) > 0 || !until.After(now)) {
+	if until, wanted := c.wanted(); wanted && (len(c.Queue) > 0 && !c.aside() || !until.After(now)) {
 		return true
 	}
 	if !c.Open || len(c.Queue) == 0 {
 		return false
+	}
+	if c.aside() {
+		return c.Sent >= UpdateAfterSent
 	}
 	return c.Sent >= UpdateAfterSent || now.Sub(c.Updated) >= UpdateAfter ||
 		now.Sub(c.Updated) >= UpdateAfterIdle && now.Sub(c.Active) >= UpdateAfterIdle
@@ -407,6 +411,10 @@ func (c *Core) wanted() (until time.Time, wanted bool) {
 	}
 	return c.Called, true
 }
+
+// aside reports whether messages go before the path update that is wanted. A member that
+// wants to leave they wait for: MLS has them sealed without it.
+func (c *Core) aside() bool { return c.Aside && c.Wanted && c.Called.IsZero() }
 
 // settle takes changes off the list.
 func (c *Core) settle(ids []ChangeID) {
@@ -559,7 +567,7 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 		done := c.Committing
 		c.Commit, c.CommitMark, c.Committing = mailbox.Hash{}, mailbox.Mark{}, nil
 		c.settle(done)
-		c.Wanted, c.Later, c.Tries, c.Sent, c.Updated, c.Active = false, time.Time{}, 0, 0, now, now
+		c.Wanted, c.Later, c.Aside, c.Tries, c.Sent, c.Updated, c.Active = false, time.Time{}, false, 0, 0, now, now
 		out = append(c.next(), Merge{c.Epoch}, Forget{in.Hash})
 		if len(done) > 0 {
 			out = append(out, Changed{done})
@@ -637,6 +645,7 @@ func (c *Core) Append(b []byte) []byte {
 	b = appendMark(b, c.Fence)
 	b = codec.AppendU8(codec.AppendU8(b, boolByte(c.Open)), boolByte(c.Wanted))
 	b = codec.AppendU8(codec.AppendU8(b, boolByte(c.Over)), boolByte(c.Leaving))
+	b = codec.AppendU8(b, boolByte(c.Aside))
 	b = codec.AppendVec(b, c.Frozen)
 	b = codec.AppendVecFunc(b, func(b []byte) []byte {
 		for _, id := range c.Queue {
@@ -679,6 +688,7 @@ func ParseCore(b []byte) (*Core, error) {
 	c.Fence = readMark(r)
 	c.Open, c.Wanted = r.U8() == 1, r.U8() == 1
 	c.Over, c.Leaving = r.U8() == 1, r.U8() == 1
+	c.Aside = r.U8() == 1
 	c.Frozen = string(r.Vec(1 << 12))
 	r.Each(codec.MaxVec, func(r *codec.Reader) {
 		var id content.ID
