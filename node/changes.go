@@ -93,10 +93,13 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 		return nil, err
 	}
 	leaves := map[mls.LeafIndex]identity.AccountID{} // once the commit is made
+	keys := map[mls.LeafIndex]store.LeafKey{}
 	for _, m := range t.group.Roster() {
-		if leaves[m.Leaf], _, err = conversation.LeafOf(m.Node); err != nil {
+		account, device, err := conversation.LeafOf(m.Node)
+		if err != nil {
 			return nil, err
 		}
+		leaves[m.Leaf], keys[m.Leaf] = account, leafKey(account, device)
 	}
 	for _, w := range t.group.PendingProposals() { // who wants to leave
 		if r, ok := w.Proposal.(mls.Remove); ok {
@@ -138,6 +141,23 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 					delete(accounts, account)
 					some = true
 				}
+			}
+		case store.ChangeIdle:
+			idle, err := t.idle(before)
+			if err != nil {
+				return nil, err
+			}
+			for leaf, account := range leaves {
+				if !idle[keys[leaf]] || !slices.Contains(c.Leaves, keys[leaf]) || before.Role(account) >= before.Role(t.n.account.ID()) {
+					continue
+				}
+				p.proposals = append(p.proposals, mls.Remove{Removed: leaf})
+				delete(leaves, leaf)
+				delete(accounts, account)
+				for _, a := range leaves { // its other devices stay
+					accounts[a] = true
+				}
+				some = true
 			}
 		case store.ChangeRole:
 			roles, some = append(roles, c), true
@@ -316,6 +336,12 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 	if err != nil {
 		return err
 	}
+	var idle map[store.LeafKey]bool
+	if slices.ContainsFunc(s.Proposals(), func(p mls.CommittedProposal) bool { return p.Proposal.Type() == mls.ProposalRemove }) {
+		if idle, err = t.idle(before); err != nil {
+			return err
+		}
+	}
 	var told []store.Told
 	tell := func(what uint8, of identity.AccountID) {
 		if !slices.ContainsFunc(told, func(x store.Told) bool { return x.What == what && x.Of == of }) {
@@ -339,13 +365,16 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			if !ok {
 				continue
 			}
-			of, _, err := conversation.LeafOf(gone)
+			of, device, err := conversation.LeafOf(gone)
 			if err != nil {
 				return err
 			}
-			if p.ByReference {
+			switch {
+			case p.ByReference:
 				tell(store.ToldLeft, of)
-			} else {
+			case idle[leafKey(of, device)]:
+				tell(store.ToldIdle, of)
+			default:
 				tell(store.ToldRemoved, of)
 			}
 		}

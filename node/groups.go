@@ -521,7 +521,7 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), State: store.MessageReceived, Kind: store.KindChange, From: contact.Account,
 		Sent: now, Arrived: now, Told: []store.Told{{What: store.ToldAdded, Of: n.account.ID()}}}
 	rec.Messages++
-	err = errors.Join(n.putConversation(tx, &rec, g, core, keys), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
+	err = errors.Join(n.putConversation(tx, &rec, g, core, keys), n.noteRoster(tx, g), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
 	// What was used up is replaced.
 	n.takeUp(contact.Group)
 	return group, err

@@ -63,6 +63,7 @@ func (n *Node) dropOverdue() error {
 	for _, group := range gone {
 		n.endOwner(group)
 	}
+	n.tidyGroups()
 	return apiError(err)
 }
 

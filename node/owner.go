@@ -398,7 +398,7 @@ const (
 // enter makes the group in the epoch that a commit leads to the state, tells of what it
 // changes, and forgets epochs.
 func (t *turn) enter(s *mls.Staged) error {
-	if err := t.tellChanges(s); err != nil {
+	if err := errors.Join(t.tellChanges(s), t.noteRenewal(s)); err != nil {
 		return err
 	}
 	next, err := s.Merge(t.group)

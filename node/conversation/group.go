@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"sotto/crypto/codec"
@@ -96,6 +97,8 @@ const (
 	maxRoles     = 1024
 	maxProfile   = 8 << 10
 	groupVersion = 1
+
+	defaultLeafIdle = 60 * 24 * 60 // minutes
 )
 
 // NewDirect is the GroupInfo of a conversation between two accounts.
@@ -112,8 +115,11 @@ func NewDirect(box MailboxRef, a, b [32]byte, binding []byte) *GroupInfo {
 func NewGroup(box MailboxRef, owner [32]byte, p Profile, leaves int) *GroupInfo {
 	return &GroupInfo{Kind: ManyPeople, Mailboxes: []MailboxRef{box}, Term: 1, Roles: []RoleEntry{{owner, Owner}},
 		MemberMay: MayWrite, AdminMay: MayWrite | MayAdd | MayRemove | MayRename | MayChangeRetention, OwnerMay: allRights,
-		MaxLeaves: uint16(leaves), Profile: p.Append(nil)}
+		LeafIdle: defaultLeafIdle, MaxLeaves: uint16(leaves), Profile: p.Append(nil)}
 }
+
+// IdleAfter is how long a leaf may go without a path update; 0 is for ever.
+func (g *GroupInfo) IdleAfter() time.Duration { return time.Duration(g.LeafIdle) * time.Minute }
 
 // Clone returns a copy that shares nothing that may be changed.
 func (g *GroupInfo) Clone() *GroupInfo {

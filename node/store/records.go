@@ -370,6 +370,7 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+	ChangeIdle     uint8 = 7 // remove the leaves if they are still idle
 )
 
 // Change is a change of a group that the user wants.
@@ -380,6 +381,7 @@ type Change struct {
 	Role     uint8
 	Text     string
 	Packages [][]byte // of ChangeAdd: set aside for it
+	Leaves   []LeafKey
 }
 
 func (c *Change) fields(f *codec.Fields) {
@@ -389,6 +391,7 @@ func (c *Change) fields(f *codec.Fields) {
 	f.U8(&c.Role)
 	text(f, &c.Text)
 	blobs(f, &c.Packages)
+	codec.List(f, big, most, &c.Leaves, func(k *LeafKey, f *codec.Fields) { f.Array(k[:]) })
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -522,6 +525,7 @@ const (
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8
+	ToldIdle      uint8 = 9 // removed since its keys had not been renewed for long
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:

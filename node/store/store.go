@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"sotto/crypto/mls"
 	"sotto/relay/mailbox"
@@ -49,6 +50,7 @@ const (
 	tName         vault.Table = 20 // by conversation: what members call themselves
 	tGarbage      vault.Table = 30 // blobs of ours that nobody needs
 	tInvited      vault.Table = 31 // welcomes whose invitation is still at a relay
+	tRenewed      vault.Table = 32 // by conversation: when a device last renewed its keys
 )
 
 // The sequences.
@@ -214,7 +216,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 
 // ForgetGroup removes the cryptographic side of a conversation: its history stays.
 func (t *Tx) ForgetGroup(group []byte) error {
-	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange); err != nil {
+	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange, tRenewed); err != nil {
 		return err
 	}
 	return t.dropBuckets(vault.MLS, group)
@@ -415,6 +417,37 @@ func (t *Tx) Staged(group []byte) (staged []byte, err error) {
 		staged = append(staged, r.Value...)
 	}
 	return staged, nil
+}
+
+// LeafKey names a leaf of a group: account and device.
+type LeafKey [48]byte
+
+func renewedRef(group []byte, k LeafKey) vault.Ref {
+	return vault.Ref{Table: tRenewed, Partition: string(group), Order: string(k[:])}
+}
+
+// PutRenewed notes when a device renewed its keys.
+func (t *Tx) PutRenewed(group []byte, k LeafKey, at time.Time) error {
+	return t.tx.Put(renewedRef(group, k), plain, []byte(vault.U64(uint64(at.UnixMilli()))))
+}
+
+// DeleteRenewed forgets it.
+func (t *Tx) DeleteRenewed(group []byte, k LeafKey) error { return t.tx.Delete(renewedRef(group, k)) }
+
+// Renewed returns when the devices of a group renewed their keys, as far as that was noted.
+func (t *Tx) Renewed(group []byte) (map[LeafKey]time.Time, error) {
+	out := map[LeafKey]time.Time{}
+	for r, err := range t.tx.Range(tRenewed, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		ms, ok := vault.Number(string(r.Value))
+		if !ok || len(r.Order) != len(LeafKey{}) {
+			return nil, fmt.Errorf("when keys were renewed: %w", vault.ErrDamaged)
+		}
+		out[LeafKey([]byte(r.Order))] = time.UnixMilli(int64(ms)).UTC()
+	}
+	return out, nil
 }
 
 // AddGarbage notes a blob to be deleted.
