@@ -200,12 +200,23 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	was, may := profile, g.MemberMay
+	was, member, admin := string(g.Profile), g.MemberMay, g.AdminMay
 	switch c.What {
 	case store.ChangeName:
 		profile.Name = c.Text
 	case store.ChangeAbout:
 		profile.Description = c.Text
+	case store.ChangePicture:
+		profile.Picture = c.Picture
+	case store.ChangePolicy:
+		may := &g.MemberMay
+		if conversation.Role(c.Role) == conversation.Admin {
+			may = &g.AdminMay
+		}
+		*may &^= conversation.Rights(c.Right)
+		if c.On {
+			*may |= conversation.Rights(c.Right)
+		}
 	case store.ChangeAnnounce:
 		g.MemberMay |= conversation.MayWrite
 		if c.Role == 1 {
@@ -213,7 +224,7 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 		}
 	}
 	g.Profile = profile.Append(nil)
-	return profile != was || g.MemberMay != may, nil
+	return string(g.Profile) != was || g.MemberMay != member || g.AdminMay != admin, nil
 }
 
 // forgetChanges removes changes that are made, or need not be.
@@ -397,6 +408,12 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		}
 		if now.Description != old.Description {
 			told = append(told, store.Told{What: store.ToldAbout, Text: now.Description})
+		}
+		if string(now.Picture) != string(old.Picture) {
+			told = append(told, store.Told{What: store.ToldPicture})
+		}
+		if (after.MemberMay^before.MemberMay)&^conversation.MayWrite != 0 || after.AdminMay != before.AdminMay {
+			told = append(told, store.Told{What: store.ToldPolicy})
 		}
 		for _, r := range after.Roles {
 			if was := before.Role(r.Account); was != 0 && was != r.Role {

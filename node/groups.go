@@ -31,6 +31,8 @@ type Group struct {
 	Description string        `json:"description,omitempty"`
 	Announce    bool          `json:"announce,omitempty" doc:"members without another role may not write"`
 	Members     []GroupMember `json:"members" nullable:"false"`
+	Picture     []byte        `json:"picture,omitempty" doc:"a JPEG of 128 by 128 pixels"`
+	Policy      []Policy      `json:"policy,omitempty"`
 	MaxLeaves   int           `json:"max_leaves" doc:"how many devices the group has room for"`
 	Changing    int           `json:"changing,omitempty" doc:"changes made here that are not yet the group's"`
 }
@@ -52,6 +54,46 @@ type GroupChange struct {
 	Add         []string `json:"add,omitempty" doc:"contacts"`
 	Remove      []string `json:"remove,omitempty" doc:"members, by name or account"`
 	Roles       []RoleOf `json:"roles,omitempty"`
+	Picture     *[]byte  `json:"picture,omitempty" doc:"a JPEG or PNG, which is shrunk; empty for none"`
+	Policy      []Policy `json:"policy,omitempty" doc:"what roles may do; owners decide that"`
+}
+
+// Policy says whether a role may do something. What owners may is not changed.
+type Policy struct {
+	Role    string `json:"role" enum:"member,admin,owner"`
+	Right   string `json:"right" enum:"add,remove,rename,relays,roles,retention,write"`
+	Allowed bool   `json:"allowed"`
+}
+
+// policyOf lists what roles may do.
+func policyOf(info *conversation.GroupInfo) (out []Policy) {
+	for _, r := range []struct {
+		role conversation.Role
+		may  conversation.Rights
+	}{{conversation.Member, info.MemberMay}, {conversation.Admin, info.AdminMay}, {conversation.Owner, info.OwnerMay}} {
+		for right := conversation.MayAdd; right <= conversation.MayWrite; right <<= 1 {
+			out = append(out, Policy{roleNames[r.role], conversation.RightNames[right], r.may&right != 0})
+		}
+	}
+	return out
+}
+
+// change is the change that a policy asks for.
+func (p Policy) change() (store.Change, error) {
+	role, err := parseRole(p.Role)
+	if err != nil {
+		return store.Change{}, err
+	}
+	for right, name := range conversation.RightNames {
+		if name != p.Right {
+			continue
+		}
+		if role == conversation.Owner {
+			return store.Change{}, fmt.Errorf("%w: owners may do everything", ErrInvalid)
+		}
+		return store.Change{What: store.ChangePolicy, Role: uint8(role), Right: uint32(right), On: p.Allowed}, nil
+	}
+	return store.Change{}, fmt.Errorf("%w: there is no right %q", ErrInvalid, p.Right)
 }
 
 // RoleOf gives a member a role.
@@ -242,13 +284,32 @@ func (n *Node) ChangeGroup(ctx context.Context, ref string, g GroupChange) (Grou
 			}
 			return nil
 		}
-		err := errors.Join(need(conversation.MayRename, g.Name != nil || g.Description != nil, "change name or description"),
-			need(conversation.MayChangeRoles, g.Announce != nil, "decide who writes"),
+		err := errors.Join(need(conversation.MayRename, g.Name != nil || g.Description != nil || g.Picture != nil, "change name, description or picture"),
 			need(conversation.MayAdd, len(g.Add) > 0, "add anybody"), need(conversation.MayRemove, len(g.Remove) > 0, "remove anybody"))
 		if err != nil {
 			return err
 		}
+		if (g.Announce != nil || len(g.Policy) > 0) && info.Role(n.account.ID()) != conversation.Owner {
+			return fmt.Errorf("%w: only owners decide what others may do in %s", ErrNotAllowed, t.rec.Name)
+		}
 		var changes []store.Change
+		if g.Picture != nil {
+			c := store.Change{What: store.ChangePicture}
+			if len(*g.Picture) > 0 {
+				var err error
+				if c.Picture, err = ShrinkPicture(*g.Picture); err != nil {
+					return err
+				}
+			}
+			changes = append(changes, c)
+		}
+		for _, p := range g.Policy {
+			c, err := p.change()
+			if err != nil {
+				return err
+			}
+			changes = append(changes, c)
+		}
 		if g.Name != nil {
 			name, err := identity.NormalizeName(*g.Name)
 			if err != nil {
@@ -369,6 +430,7 @@ func (n *Node) Group(ctx context.Context, ref string) (out Group, err error) {
 		return out, err
 	}
 	out.Description, out.Announce = profile.Description, info.MemberMay&conversation.MayWrite == 0
+	out.Picture, out.Policy = shownPicture(profile.Picture), policyOf(info)
 	out.Changing, out.MaxLeaves = len(s.core.Changes), int(info.MaxLeaves)
 	err = n.view(func(tx *store.Tx) (err error) { out.Members, err = n.members(tx, s.group); return err })
 	return out, apiError(err)

@@ -99,7 +99,7 @@ type welcomeFile struct {
 func TestWelcomeVectors(t *testing.T) {
 	const file = "../../spec/vectors/group/welcome.json"
 	inline, spilled := sampleWelcome().Append(nil), spilledWelcome().Append(nil)
-	profile := Profile{Name: "Hikers", Description: "on Sundays"}
+	profile := Profile{Name: "Hikers", Description: "on Sundays", Picture: []byte("jpeg")}
 	if *rewrite {
 		bad := func(b []byte, change func(b []byte) []byte) string { return hex.EncodeToString(change(bytes.Clone(b))) }
 		form := len(inline) - len(sampleWelcome().Inline) - 2
@@ -114,12 +114,13 @@ func TestWelcomeVectors(t *testing.T) {
 				"spilled to no blob":    bad(spilled, func(b []byte) []byte { return append(b[:form+1], 0, 0) }),
 				"empty":                 "",
 			}, BadName: map[string]string{
-				"version 2":                     "00020648696b6572730a6f6e2053756e64617973",
-				"no name":                       "00010000",
-				"name with a control character": "000103610a6200",
-				"name not in NFC":               "00010365cc8100",
-				"description not UTF-8":         "0001017801ff",
-				"something behind it":           "00010648696b6572730a6f6e2053756e6461797300",
+				"version 2":                     "00020648696b6572730a6f6e2053756e6461797300",
+				"no name":                       "0001000000",
+				"name with a control character": "000103610a620000",
+				"name not in NFC":               "00010365cc810000",
+				"description not UTF-8":         "0001017801ff00",
+				"something behind it":           "00010648696b6572730a6f6e2053756e646179730000",
+				"without a picture":             "00010648696b6572730a6f6e2053756e64617973",
 			}}
 		b, err := json.MarshalIndent(v, "", " ")
 		if err != nil {

@@ -217,7 +217,7 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := validChange(before, after, may); err != nil {
+	if err := validChange(before, after, before.Role(by), may); err != nil {
 		return err
 	}
 	accounts, err := validRoster(after, s.Roster())
@@ -238,7 +238,7 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 }
 
 // validChange judges what a commit makes of the group's information.
-func validChange(before, after *GroupInfo, may Rights) error {
+func validChange(before, after *GroupInfo, role Role, may Rights) error {
 	if after.Kind != before.Kind || !bytes.Equal(after.Binding, before.Binding) || after.MaxLeaves != before.MaxLeaves || after.LeafIdle != before.LeafIdle {
 		return invalid("a change of what never changes in a group")
 	}
@@ -248,11 +248,21 @@ func validChange(before, after *GroupInfo, may Rights) error {
 	}{
 		{MayChangeRetention, after.Retention != before.Retention},
 		{MayRename, !bytes.Equal(after.Profile, before.Profile)},
-		{MayChangeRoles, after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay || after.OwnerMay != before.OwnerMay},
 		{MayChangeRelays, !sameMailboxes(after, before) || after.Term != before.Term},
 	} {
 		if c.changed && may&c.right == 0 {
 			return invalid("a change by one that may not")
+		}
+	}
+	if after.OwnerMay != before.OwnerMay {
+		return invalid("a change of what owners may")
+	}
+	if after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay {
+		if role != Owner || before.Kind != ManyPeople {
+			return invalid("a change of rights by one that is no owner")
+		}
+		if (after.MemberMay|after.AdminMay)&^allRights != 0 {
+			return invalid("a right that there is not")
 		}
 	}
 	if after.Kind == ManyPeople {

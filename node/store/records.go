@@ -371,6 +371,8 @@ const (
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
 	ChangeIdle     uint8 = 7 // remove the leaves if they are still idle
+	ChangePicture  uint8 = 8 // to Picture
+	ChangePolicy   uint8 = 9 // of a Role: its Right is On, or not
 )
 
 // Change is a change of a group that the user wants.
@@ -382,6 +384,9 @@ type Change struct {
 	Text     string
 	Packages [][]byte // of ChangeAdd: set aside for it
 	Leaves   []LeafKey
+	Picture  []byte
+	Right    uint32
+	On       bool
 }
 
 func (c *Change) fields(f *codec.Fields) {
@@ -392,6 +397,9 @@ func (c *Change) fields(f *codec.Fields) {
 	text(f, &c.Text)
 	blobs(f, &c.Packages)
 	codec.List(f, big, most, &c.Leaves, func(k *LeafKey, f *codec.Fields) { f.Array(k[:]) })
+	blob(f, &c.Picture)
+	f.U32(&c.Right)
+	f.Flag(&c.On)
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -526,6 +534,8 @@ const (
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8
 	ToldIdle      uint8 = 9 // removed since its keys had not been renewed for long
+	ToldPicture   uint8 = 10
+	ToldPolicy    uint8 = 11
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
