@@ -122,6 +122,12 @@ func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, b
 		out.Type, out.Conversation = EventConversation, &shown
 	case store.EventNotice:
 		out.Type, out.Notice = EventNotice, e.Notice
+	case store.EventSetting:
+		shown, err := n.showSetting(tx, e.Group, e.Notice)
+		if err != nil {
+			return out, false
+		}
+		out.Type, out.Setting = EventSetting, &shown
 	}
 	return out, true
 }

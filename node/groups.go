@@ -523,11 +523,11 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
-	g, err := mls.Join(n.mlsConfig(), invitation.Welcome, bundle, &mls.JoinOptions{RatchetTree: invitation.Tree})
+	g, inviter, err := mls.Join(n.mlsConfig(), invitation.Welcome, bundle, &mls.JoinOptions{RatchetTree: invitation.Tree})
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
-	info, err := conversation.ValidateWelcome(g, contact.Account)
+	info, err := conversation.ValidateWelcome(g, inviter, contact.Account)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}

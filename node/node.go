@@ -50,12 +50,6 @@ import (
 // Version is the node's version, as status and doctor show it.
 const Version = "0.1.0-dev"
 
-// The names of settings.
-const (
-	settingRelay  = "relay"  // address of the relay for new mailboxes
-	settingTicket = "ticket" // what that relay asks for
-)
-
 // EmbeddedRelay is the relay inside this process, as the node sees it.
 type EmbeddedRelay struct {
 	Address wire.Address

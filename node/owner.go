@@ -183,6 +183,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	defer o.turns.Unlock()
 	lost := o.n.lost.Load()
 	var t *turn
+	var before *mls.Group
 	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
 		// What was deleted or replaced is not written again by a turn that remembers it.
 		rec, err := tx.Conversation(o.group)
@@ -199,6 +200,7 @@ func (o *owner) do(f func(t *turn) error) error {
 			}
 			o.state, o.lost = s, lost
 		}
+		before = o.state.group
 		t = &turn{ownerState: o.state.clone(), o: o, n: o.n, tx: tx, now: o.n.clock()}
 		if err := f(t); err != nil {
 			return err
@@ -218,6 +220,9 @@ func (o *owner) do(f func(t *turn) error) error {
 		return apiError(err)
 	}
 	o.state = t.ownerState
+	if before != nil && t.group != nil {
+		before.Retire(t.group) // of snapshots only what is no secret is read
+	}
 	if t.wait > 0 {
 		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
@@ -635,7 +640,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		in.Spread = rand.N(partingSpread)
 		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
-		m, err := t.message(r, e)
+		m, err := t.message(&r, e)
 		if err != nil {
 			reason("%v", err)
 			return bad, nil
@@ -720,6 +725,9 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 		Kind: store.KindText, Text: c.Text, Sent: shownTime(c.Sent, e.Minute)}
 	if c.Kind != content.Text {
 		m.Kind = store.KindUnknown
+	}
+	if err := t.prove(m, r); err != nil {
+		return nil, err
 	}
 	t.rec.Lamport = max(t.rec.Lamport, c.Lamport)
 	return m, nil

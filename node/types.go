@@ -70,6 +70,7 @@ type Contact struct {
 	Cause        string    `json:"cause,omitempty" enum:"gone,not_trusted,unreachable,invalid,exists" doc:"what is wrong, by the code of a problem; none while all goes well"`
 	Blocked      bool      `json:"blocked,omitempty"`
 	Verified     bool      `json:"verified,omitempty" doc:"you have compared safety numbers"`
+	Changed      bool      `json:"changed,omitempty" doc:"you had compared safety numbers, and their account key is another since"`
 	Conversation string    `json:"conversation,omitempty"`
 	Since        time.Time `json:"since"`
 }
@@ -79,7 +80,9 @@ type SafetyNumber struct {
 	Contact  string `json:"contact"`
 	Name     string `json:"name"`
 	Number   string `json:"number" doc:"60 digits"`
+	Code     string `json:"code" doc:"what the other side scans, as a QR code, instead of comparing digits"`
 	Verified bool   `json:"verified"`
+	Changed  bool   `json:"changed,omitempty" doc:"it was verified, and their account key is another since"`
 }
 
 // Conversation is one conversation in the list.
@@ -140,6 +143,7 @@ const (
 	EventContact      = "contact"      // a contact is new or has changed
 	EventConversation = "conversation" // a conversation is new or has changed
 	EventNotice       = "notice"       // something a person should read
+	EventSetting      = "setting"      // a setting has changed
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -147,11 +151,12 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
 	Notice       string        `json:"notice,omitempty"`
+	Setting      *Setting      `json:"setting,omitempty"`
 }
 
 // MaxText is the largest text of a message in bytes.

@@ -63,11 +63,11 @@ func TestGroupsGrowToTheirLimit(t *testing.T) {
 		}
 		if n == room {
 			t.Logf("%d leaves: commit of %d bytes, welcome of %d, tree of %d, staged %d", n, len(s.Message()), len(i.Welcome), len(i.Tree), len(s.Marshal()))
-			g, err := mls.Join(last.config(), i.Welcome, bundle, &mls.JoinOptions{RatchetTree: i.Tree})
+			g, inviter, err := mls.Join(last.config(), i.Welcome, bundle, &mls.JoinOptions{RatchetTree: i.Tree})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := ValidateWelcome(g, ana.account()); err != nil {
+			if _, err := ValidateWelcome(g, inviter, ana.account()); err != nil {
 				t.Error(err)
 			}
 		}

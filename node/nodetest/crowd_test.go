@@ -144,14 +144,14 @@ func (o *one) invitation(ctx context.Context, w *conversation.Welcome) (conversa
 }
 
 // join joins the group of the welcome in somebody's inbox.
-func (o *one) join(ctx context.Context) (*mls.Group, error) {
+func (o *one) join(ctx context.Context) (g *mls.Group, inviter mls.LeafIndex, err error) {
 	w, err := o.welcome(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	i, err := o.invitation(ctx, w)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	return mls.Join(mls.Config{Signer: o.Key.Signer(), ValidateCredential: conversation.ValidateCredential}, i.Welcome, o.bundle, &mls.JoinOptions{RatchetTree: i.Tree})
 }

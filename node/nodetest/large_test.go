@@ -43,11 +43,11 @@ func TestLargeGroup(t *testing.T) {
 		if w.Inline != nil {
 			t.Error("a welcome of so many is in a letter")
 		}
-		g, err := o.join(t.Context())
+		g, inviter, err := o.join(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := conversation.ValidateWelcome(g, ana.Account()); err != nil {
+		if _, err := conversation.ValidateWelcome(g, inviter, ana.Account()); err != nil {
 			t.Error(err)
 		}
 	}

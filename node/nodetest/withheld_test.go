@@ -172,7 +172,7 @@ func TestMemberNamesBlobsThatAreNot(t *testing.T) {
 	}
 	// The welcome leads to the epoch before Ben's update: mallory follows as a member does.
 	mallory := crowd[0]
-	g, err := mallory.join(t.Context())
+	g, _, err := mallory.join(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

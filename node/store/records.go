@@ -262,6 +262,7 @@ type Contact struct {
 	Cause    string // of the reason; see package node
 	Blocked  bool
 	Verified bool
+	Changed  bool     // its account key is another than the one that was verified
 	Log      [][]byte // account log as far as it is known
 	Group    []byte   // the conversation with them; empty while there is none
 	Since    time.Time
@@ -276,6 +277,7 @@ func (c *Contact) fields(f *codec.Fields) {
 	text(f, &c.Cause)
 	f.Flag(&c.Blocked)
 	f.Flag(&c.Verified)
+	f.Flag(&c.Changed)
 	blobs(f, &c.Log)
 	blob(f, &c.Group)
 	moment(f, &c.Since)
@@ -551,9 +553,27 @@ type Message struct {
 	Reason  string
 	Text    string
 	From    [32]byte // account of the sender
-	Content []byte   // ours, as it was made: to be sealed again unchanged
+	Content []byte   // as it was made: ours, to be sealed again unchanged; another's, to be reported
 	Count   uint32
 	Told    []Told // of KindChange, by From
+	Proof   *Proof // of another's; nil if there is none
+}
+
+// Proof is, with Content and what PutSpoken keeps, what shows who said a Message.
+type Proof struct {
+	Epoch      uint64
+	Leaf       uint32
+	Credential [16]byte // names it
+	AuthData   []byte
+	Signature  []byte
+}
+
+func (p *Proof) fields(f *codec.Fields) {
+	f.U64(&p.Epoch)
+	f.U32(&p.Leaf)
+	f.Array(p.Credential[:])
+	blob(f, &p.AuthData)
+	blob(f, &p.Signature)
 }
 
 func (m *Message) fields(f *codec.Fields) {
@@ -575,6 +595,46 @@ func (m *Message) fields(f *codec.Fields) {
 		text(f, &t.Text)
 		f.U32(&t.Value)
 	})
+	proved := m.Proof != nil
+	if f.Flag(&proved); proved {
+		if f.Reading() {
+			m.Proof = &Proof{}
+		}
+		m.Proof.fields(f)
+	}
+}
+
+// Setting is what was set last, or that it was unset. Of two, made on two devices, the
+// one counts that is After the other.
+type Setting struct {
+	Value   string
+	Set     bool
+	Lamport uint64   // one more with each change
+	Device  [16]byte // that made the change
+}
+
+func (s *Setting) fields(f *codec.Fields) {
+	text(f, &s.Value)
+	f.Flag(&s.Set)
+	f.U64(&s.Lamport)
+	f.Array(s.Device[:])
+}
+
+// After reports whether s replaces o wherever the two meet.
+func (s *Setting) After(o *Setting) bool {
+	if s.Lamport != o.Lamport {
+		return s.Lamport > o.Lamport
+	}
+	return bytes.Compare(s.Device[:], o.Device[:]) > 0
+}
+
+// decodeSetting reads a setting. At first it was the bare text, of an address or a
+// ticket, neither of which begins with the version of a record.
+func decodeSetting(b []byte) (s Setting, err error) {
+	if len(b) > 0 && b[0] != recordVersion {
+		return Setting{Value: string(b), Set: true}, nil
+	}
+	return s, decode(b, &s)
 }
 
 // Event is what happened, by reference: it is shown as things are when it is read.
@@ -584,7 +644,7 @@ type Event struct {
 	Group   []byte
 	Message [32]byte
 	Contact [32]byte
-	Notice  string
+	Notice  string // words, or the key of a setting
 }
 
 // The types of an Event.
@@ -593,6 +653,7 @@ const (
 	EventContact      uint8 = 2
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
+	EventSetting      uint8 = 43
 )
 
 func (e *Event) fields(f *codec.Fields) {

@@ -42,7 +42,7 @@ const (
 	tPlace        vault.Table = 12 // by conversation: where a message id stands
 	tLetter       vault.Table = 13
 	tEvent        vault.Table = 14
-	tSetting      vault.Table = 15
+	tSetting      vault.Table = 15 // by conversation, or of all
 	tStaged       vault.Table = 16 // by conversation: a commit of ours that is undecided
 	tBundle       vault.Table = 17 // key packages that contacts hold
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
@@ -51,6 +51,8 @@ const (
 	tGarbage      vault.Table = 30 // blobs of ours that nobody needs
 	tInvited      vault.Table = 31 // welcomes whose invitation is still at a relay
 	tRenewed      vault.Table = 32 // by conversation: when a device last renewed its keys
+	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
+	tCredential   vault.Table = 57 // by conversation: of those who said something
 )
 
 // The sequences.
@@ -205,7 +207,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, tMessage, tPlace, tName); err != nil {
+	if err := t.clear(group, tMessage, tPlace, tName, tContext, tCredential, tSetting); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
@@ -733,23 +735,40 @@ func (t *Tx) TrimEvents(keep uint64) error {
 	return nil
 }
 
-// Setting returns a setting's value, and whether it is set.
-func (t *Tx) Setting(name string) (string, bool, error) {
-	b, err := t.tx.Get(vault.Ref{Table: tSetting, Order: name})
+// Setting returns what is set for a conversation, or for all of them if group is nil;
+// the zero Setting if nothing ever was.
+func (t *Tx) Setting(group []byte, key string) (Setting, error) {
+	b, err := t.tx.Get(settingRef(group, key))
 	if errors.Is(err, vault.ErrNotFound) {
-		return "", false, nil
+		return Setting{}, nil
 	}
-	return string(b), err == nil, err
+	if err != nil {
+		return Setting{}, err
+	}
+	return decodeSetting(b)
 }
 
-// PutSetting sets a setting.
-func (t *Tx) PutSetting(name, value string) error {
-	return t.tx.Put(vault.Ref{Table: tSetting, Order: name}, plain, []byte(value))
+// PutSetting writes it.
+func (t *Tx) PutSetting(group []byte, key string, s *Setting) error {
+	return t.put(settingRef(group, key), plain, s)
 }
 
-// DeleteSetting unsets it.
-func (t *Tx) DeleteSetting(name string) error {
-	return t.tx.Delete(vault.Ref{Table: tSetting, Order: name})
+// Settings returns what is or was set for a conversation, or for all, by key.
+func (t *Tx) Settings(group []byte) (map[string]Setting, error) {
+	out := map[string]Setting{}
+	for r, err := range t.tx.Range(tSetting, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		if out[r.Order], err = decodeSetting(r.Value); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func settingRef(group []byte, key string) vault.Ref {
+	return vault.Ref{Table: tSetting, Partition: string(group), Order: key}
 }
 
 // MoveMessages moves the messages of one partition to another, in their order.

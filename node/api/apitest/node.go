@@ -16,6 +16,7 @@ import (
 
 	"sotto/node"
 	"sotto/node/api"
+	"sotto/node/setting"
 )
 
 // Node is an [api.Node] in memory, without relay or vault. Its clock is still: each
@@ -29,7 +30,7 @@ type Node struct {
 	messages map[string][]node.Message // by conversation
 	groups   []node.Group
 	invites  []node.Invite
-	settings []api.Setting
+	set      map[[2]string]string // by conversation and key
 	events   []node.Event
 	fail     map[string]error
 	news     chan struct{} // closed and replaced with each event
@@ -44,10 +45,7 @@ var Start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func New(name string) *Node {
 	n := &Node{
 		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, fail: map[string]error{},
-		settings: []api.Setting{
-			{Key: "name", Value: name, Default: "", Words: "profile name"},
-			{Key: "keep", Value: "30", Default: "30", Words: "days"},
-		},
+		set: map[[2]string]string{},
 	}
 	n.status = node.Status{
 		Version: "test", Name: name, Account: n.id("account", name), Device: n.id("device", name)[:32], Started: Start,
@@ -321,20 +319,37 @@ func Number(id string) string {
 	return b.String()
 }
 
+func (n *Node) safetyNumber(c node.Contact) node.SafetyNumber {
+	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Code: "sotto:v#" + c.ID, Verified: c.Verified, Changed: c.Changed}
+}
+
 func (n *Node) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error) {
 	c, err := n.change("SafetyNumber", ref, func(*node.Contact) (bool, error) { return false, nil })
-	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+	return n.safetyNumber(c), err
 }
 
 func (n *Node) SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error) {
 	c, err := n.change("SetVerified", ref, func(c *node.Contact) (bool, error) {
-		if number != Number(c.ID) {
+		if number != Number(c.ID) && number != "sotto:v#"+c.ID {
 			return false, fmt.Errorf("the safety number of %q is another: %w", c.Name, node.ErrNotTrusted)
 		}
-		c.Verified = true
+		c.Verified, c.Changed = true, false
 		return true, nil
 	})
-	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+	return n.safetyNumber(c), err
+}
+
+func (n *Node) Unverify(ctx context.Context, ref string) (node.SafetyNumber, error) {
+	c, err := n.change("Unverify", ref, func(c *node.Contact) (bool, error) {
+		c.Verified, c.Changed = false, false
+		return true, nil
+	})
+	return n.safetyNumber(c), err
+}
+
+func (n *Node) Report(_ context.Context, ref string, messages []string, reason string) (node.Report, error) {
+	_, err := n.change("Report", ref, func(*node.Contact) (bool, error) { return false, nil })
+	return node.Report{Messages: len(messages), Data: []byte("a report: " + reason)}, err
 }
 
 func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
@@ -604,26 +619,86 @@ func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[node.Event, e
 	}
 }
 
-func (n *Node) Config(context.Context) ([]api.Setting, error) {
+// chatLocked returns the id of a conversation, or "".
+func (n *Node) chatLocked(chat string) (string, error) {
+	if chat == "" {
+		return "", nil
+	}
+	if g, err := n.groupLocked(chat); err == nil {
+		return g.ID, nil
+	}
+	c, err := n.contactLocked(chat)
+	if err != nil {
+		return "", err
+	}
+	return c.Conversation, nil
+}
+
+func (n *Node) settingLocked(chat string, d setting.Definition) api.Setting {
+	s := api.Setting{Definition: d, Value: d.Default, From: node.FromDefault, Conversation: chat}
+	if v, ok := n.set[[2]string{"", d.Key}]; ok {
+		s.Value, s.From = v, node.FromUser
+	}
+	if v, ok := n.set[[2]string{chat, d.Key}]; ok && chat != "" {
+		s.Value, s.From = v, node.FromConversation
+	}
+	return s
+}
+
+func (n *Node) Config(_ context.Context, chat string) ([]api.Setting, error) {
 	if err := n.begin("Config"); err != nil {
 		return nil, err
 	}
 	defer n.mu.Unlock()
-	return slices.Clone(n.settings), nil
+	chat, err := n.chatLocked(chat)
+	if err != nil {
+		return nil, err
+	}
+	var all []api.Setting
+	for _, d := range setting.All() {
+		if chat == "" || d.PerChat {
+			all = append(all, n.settingLocked(chat, d))
+		}
+	}
+	return all, nil
 }
 
-func (n *Node) SetConfig(_ context.Context, key, value string) (api.Setting, error) {
-	if err := n.begin("SetConfig"); err != nil {
+func (n *Node) SetConfig(_ context.Context, chat, key, value string) (api.Setting, error) {
+	return n.changeSetting("SetConfig", chat, key, func(at [2]string, d setting.Definition) (err error) {
+		n.set[at], err = d.Parse(value)
+		return err
+	})
+}
+
+func (n *Node) UnsetConfig(_ context.Context, chat, key string) (api.Setting, error) {
+	return n.changeSetting("UnsetConfig", chat, key, func(at [2]string, _ setting.Definition) error {
+		delete(n.set, at)
+		return nil
+	})
+}
+
+func (n *Node) changeSetting(method, chat, key string, change func(at [2]string, d setting.Definition) error) (api.Setting, error) {
+	if err := n.begin(method); err != nil {
 		return api.Setting{}, err
 	}
 	defer n.mu.Unlock()
-	for i := range n.settings {
-		if s := &n.settings[i]; s.Key == key {
-			s.Value = value
-			return *s, nil
-		}
+	chat, err := n.chatLocked(chat)
+	if err != nil {
+		return api.Setting{}, err
 	}
-	return api.Setting{}, fmt.Errorf("setting %q: %w", key, node.ErrInvalid)
+	d, err := setting.Lookup(key)
+	if err == nil && chat != "" && !d.PerChat {
+		err = fmt.Errorf("%s cannot be set for one conversation", key)
+	}
+	if err == nil {
+		err = change([2]string{chat, key}, d)
+	}
+	if err != nil {
+		return api.Setting{}, fmt.Errorf("%w: %w", node.ErrInvalid, err)
+	}
+	s := n.settingLocked(chat, d)
+	n.tellLocked(node.Event{Type: node.EventSetting, Setting: &s})
+	return s, nil
 }
 
 func (n *Node) Doctor(context.Context) ([]node.Check, error) {
