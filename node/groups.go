@@ -206,8 +206,12 @@ func (t *turn) wishAdd(refs []string, room int) (ids []conversation.ChangeID, er
 		c = store.Change{What: store.ChangeAdd}
 		return err
 	}
+	contacts, err := t.tx.Contacts()
+	if err != nil {
+		return nil, err
+	}
 	for _, ref := range refs {
-		contact, err := findContact(t.tx, ref)
+		contact, err := pickContact(contacts, ref)
 		switch {
 		case err != nil:
 			return nil, err

@@ -86,7 +86,7 @@ func (p *Person) know(crowd []*one) {
 			if err := tx.PutContact(c); err != nil {
 				return err
 			}
-			return tx.AddPackage(&store.Package{Contact: c.Account, Device: o.Device, Package: o.bundle.KeyPackage().Marshal()})
+			return tx.AddPackage(&store.Package{Contact: c.Account, Device: o.Device, LastResort: true, Package: o.bundle.KeyPackage().Marshal()})
 		})
 		if err != nil {
 			p.w.t.Fatal(err)
