@@ -194,3 +194,22 @@ func TestNewInviteRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What an offer says it is for must be what its link is for.
+func TestGroupOffer(t *testing.T) {
+	o := newPerson(1, "Ana").options()
+	o.Group, o.GroupName = []byte("group"), "Hikers"
+	o.SlotID = func(key.CapabilityPublic) [32]byte { return [32]byte{7} }
+	l, sealed, _, err := NewInvite(o)
+	if err != nil || l.Kind != Group {
+		t.Fatal(l.Kind, err)
+	}
+	offer, err := l.OpenOffer([32]byte{7}, sealed)
+	if err != nil || string(offer.Group) != "group" || offer.GroupName != "Hikers" {
+		t.Errorf("OpenOffer = %+v, %v", offer, err)
+	}
+	l.Kind = Invite
+	if _, err := l.OpenOffer([32]byte{7}, sealed); !errors.Is(err, ErrOffer) {
+		t.Errorf("a group's offer for an invite: %v", err)
+	}
+}
