@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"sotto/crypto/envelope"
 	"sotto/crypto/identity"
@@ -196,11 +197,14 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 
 // applyToInfo makes a change of what a group shows, and reports whether it is one.
 func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
-	profile, err := conversation.ParseProfile(g.Profile)
-	if err != nil {
-		return false, err
+	var profile conversation.Profile
+	if g.Kind == conversation.ManyPeople {
+		var err error
+		if profile, err = conversation.ParseProfile(g.Profile); err != nil {
+			return false, err
+		}
 	}
-	was, member, admin := string(g.Profile), g.MemberMay, g.AdminMay
+	was, member, admin, retention := string(g.Profile), g.MemberMay, g.AdminMay, g.Retention
 	switch c.What {
 	case store.ChangeName:
 		profile.Name = c.Text
@@ -222,9 +226,17 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 		if c.Role == 1 {
 			g.MemberMay &^= conversation.MayWrite
 		}
+	case store.ChangeTimer:
+		minutes, err := strconv.ParseUint(c.Text, 10, 32)
+		if err != nil {
+			return false, err
+		}
+		g.Retention = uint32(minutes)
 	}
-	g.Profile = profile.Append(nil)
-	return string(g.Profile) != was || g.MemberMay != member || g.AdminMay != admin, nil
+	if g.Kind == conversation.ManyPeople {
+		g.Profile = profile.Append(nil)
+	}
+	return string(g.Profile) != was || g.MemberMay != member || g.AdminMay != admin || g.Retention != retention, nil
 }
 
 // forgetChanges removes changes that are made, or need not be.
@@ -333,11 +345,8 @@ func (t *turn) title() string {
 	return t.contactName()
 }
 
-// tellChanges shows in the history of a group what a commit changes in it.
+// tellChanges shows in the history of a conversation what a commit changes in it.
 func (t *turn) tellChanges(s *mls.Staged) error {
-	if !t.rec.Many {
-		return nil
-	}
 	before, err := conversation.Group(t.group.Context())
 	if err != nil {
 		return err
@@ -360,6 +369,9 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		}
 	}
 	for _, p := range s.Proposals() {
+		if !t.rec.Many {
+			break
+		}
 		switch r := p.Proposal.(type) {
 		case mls.Add:
 			of, _, err := conversation.LeafOf(r.KeyPackage.LeafNode)
@@ -395,6 +407,12 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		if err != nil {
 			return err
 		}
+		if t.rec.Retention = after.Retention; after.Retention != before.Retention {
+			told = append(told, store.Told{What: store.ToldTimer, Value: after.Retention})
+		}
+		if !t.rec.Many {
+			return t.told(by, told)
+		}
 		old, err := conversation.ParseProfile(before.Profile)
 		if err != nil {
 			return err
@@ -424,6 +442,11 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: store.ToldAnnounce, Value: uint32(boolBit(mute))})
 		}
 	}
+	return t.told(by, told)
+}
+
+// told shows what a commit of an account has changed.
+func (t *turn) told(by identity.AccountID, told []store.Told) error {
 	if len(told) == 0 {
 		return nil
 	}

@@ -90,7 +90,7 @@ func TestOfferThatDoesNotHold(t *testing.T) {
 		{"version 0", signed(func(b []byte) { b[1] = 0 }), "version 0"},
 		{"version 2", signed(func(b []byte) { b[1] = 2 }), "version 2"},
 		{"mode 0", signed(func(b []byte) { b[2] = 0 }), "mode 0"},
-		{"mode 2", signed(func(b []byte) { b[2] = 2 }), "mode 2"},
+		{"mode 3", signed(func(b []byte) { b[2] = 3 }), "mode 3"},
 		{"expires later than the link", raw(func(o *Offer) { o.Expires++ }), "expires at another time"},
 		{"signed by another", rawOffer(mallory, func(*Offer) {}), "signature is wrong"},
 		{"another's device", raw(func(o *Offer) { o.Device = mallory.Device }), "does not have"},

@@ -66,13 +66,7 @@ type Node interface {
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)
-	// Send makes a message durable here and returns; relays get it as soon as they
-	// can be reached.
-	Send(ctx context.Context, ref, text string) (node.Message, error)
-	// Messages returns at most limit messages, the oldest first: the newest of the
-	// conversation, or the newest before the message named before, or the oldest
-	// after the one named after.
-	Messages(ctx context.Context, ref, before, after string, limit int) ([]node.Message, error)
+	Messenger
 
 	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
 	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)

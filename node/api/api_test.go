@@ -391,13 +391,30 @@ func TestEveryMethodFails(t *testing.T) {
 		"SetVerified":   func() error { _, err := c.SetVerified(ctx, "Bob", "1"); return err },
 		"Conversations": func() error { _, err := c.Conversations(ctx); return err },
 		"Conversation":  func() error { _, err := c.Conversation(ctx, "Bob"); return err },
-		"Send":          func() error { _, err := c.Send(ctx, "Bob", "x"); return err },
-		"Messages":      func() error { _, err := c.Messages(ctx, "Bob", "", "", 1); return err },
-		"LastEvent":     func() error { _, err := c.LastEvent(ctx); return err },
-		"Config":        func() error { _, err := c.Config(ctx, ""); return err },
-		"SetConfig":     func() error { _, err := c.SetConfig(ctx, "", "sound", "off"); return err },
-		"UnsetConfig":   func() error { _, err := c.UnsetConfig(ctx, "", "sound"); return err },
-		"Doctor":        func() error { _, err := c.Doctor(ctx); return err },
+		"SendMessage":   func() error { _, err := c.Send(ctx, "Bob", "x"); return err },
+		"Message":       func() error { _, err := c.Message(ctx, "Bob", "x"); return err },
+		"EditMessage":   func() error { _, err := c.EditMessage(ctx, "Bob", "x", "y", nil); return err },
+		"DeleteMessage": func() error { _, err := c.DeleteMessage(ctx, "Bob", "x", true); return err },
+		"React":         func() error { _, err := c.React(ctx, "Bob", "x", nil); return err },
+		"Vote":          func() error { _, err := c.Vote(ctx, "Bob", "x", nil); return err },
+		"ClosePoll":     func() error { _, err := c.ClosePoll(ctx, "Bob", "x"); return err },
+		"Pin":           func() error { _, err := c.Pin(ctx, "Bob", "x", true); return err },
+		"Star":          func() error { _, err := c.Star(ctx, "Bob", "x", true); return err },
+		"Marked":        func() error { _, err := c.Marked(ctx, "Bob", true); return err },
+		"Scheduled":     func() error { _, err := c.Scheduled(ctx, "Bob"); return err },
+		"Unschedule":    func() error { return c.Unschedule(ctx, "Bob", 1) },
+		"MarkRead":      func() error { _, err := c.MarkRead(ctx, "Bob", node.ReadMark{}); return err },
+		"ChangeConversation": func() error {
+			_, err := c.ChangeConversation(ctx, "Bob", node.ConversationChange{})
+			return err
+		},
+		"Typing":      func() error { return c.Typing(ctx, "Bob") },
+		"Messages":    func() error { _, err := c.Messages(ctx, "Bob", "", "", 1); return err },
+		"LastEvent":   func() error { _, err := c.LastEvent(ctx); return err },
+		"Config":      func() error { _, err := c.Config(ctx, ""); return err },
+		"SetConfig":   func() error { _, err := c.SetConfig(ctx, "", "sound", "off"); return err },
+		"UnsetConfig": func() error { _, err := c.UnsetConfig(ctx, "", "sound"); return err },
+		"Doctor":      func() error { _, err := c.Doctor(ctx); return err },
 		"Events": func() error {
 			for _, err := range c.Events(ctx, 99) {
 				return err

@@ -277,12 +277,6 @@ func (c *Client) Conversation(ctx context.Context, ref string) (node.Conversatio
 	return getAt[node.Conversation](ctx, c, "/v1/conversations/%s", ref)
 }
 
-// Send sends a text. After [node.ErrUncertain] it may be sent: look before you
-// repeat.
-func (c *Client) Send(ctx context.Context, ref, text string) (node.Message, error) {
-	return put[node.Message](ctx, c, http.MethodPost, "/v1/conversations/%s/messages", ref, textBody{text})
-}
-
 // Messages returns messages of a conversation; limit is at most [MaxMessages], and 0
 // means [DefaultMessages].
 func (c *Client) Messages(ctx context.Context, ref, before, after string, limit int) ([]node.Message, error) {

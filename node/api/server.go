@@ -234,9 +234,6 @@ type (
 		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
 		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
 	}
-	textBody struct {
-		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
-	}
 	valueBody struct {
 		Value string `json:"value"`
 	}
@@ -308,10 +305,6 @@ func (s *Server) routes() {
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
 		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
-	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text; it is queued at first",
-		func(ctx context.Context, in *refBody[textBody]) (node.Message, error) {
-			return n.Send(ctx, in.Ref, in.Body.Text)
-		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
 			Ref    string `path:"ref" maxLength:"256"`
@@ -388,6 +381,7 @@ func (s *Server) routes() {
 			seq, err := n.LastEvent(ctx)
 			return lastEvent{seq}, err
 		})
+	s.messageRoutes()
 	s.streamRoute()
 }
 

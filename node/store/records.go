@@ -302,6 +302,7 @@ type Conversation struct {
 	Many      bool   // of many people, not with one contact
 	Name      string // of a group, as its members have it
 	Announced bool   // this device has told the group its name
+	Retention uint32 // minutes after which messages disappear; 0 if they stay
 }
 
 func (c *Conversation) fields(f *codec.Fields) {
@@ -328,6 +329,7 @@ func (c *Conversation) fields(f *codec.Fields) {
 	f.Flag(&c.Many)
 	text(f, &c.Name)
 	f.Flag(&c.Announced)
+	f.U32(&c.Retention)
 }
 
 // Bundle is a key package of this device that a contact holds, with its secrets.
@@ -375,6 +377,8 @@ const (
 	ChangeIdle     uint8 = 7 // remove the leaves if they are still idle
 	ChangePicture  uint8 = 8 // to Picture
 	ChangePolicy   uint8 = 9 // of a Role: its Right is On, or not
+
+	ChangeTimer uint8 = 40 // messages disappear after the minutes in Text
 )
 
 // Change is a change of a group that the user wants.
@@ -515,6 +519,7 @@ const (
 	KindUnknown uint8 = 3
 	KindHidden  uint8 = 4 // for devices, not shown; ours only, until it is stored
 	KindChange  uint8 = 5 // the group was changed by From
+	KindPoll    uint8 = 6
 )
 
 // Told is one thing that a Message of KindChange tells of.
@@ -538,6 +543,8 @@ const (
 	ToldIdle      uint8 = 9 // removed since its keys had not been renewed for long
 	ToldPicture   uint8 = 10
 	ToldPolicy    uint8 = 11
+
+	ToldTimer uint8 = 40 // Value is the minutes after which messages disappear, 0 if they stay
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
@@ -556,7 +563,21 @@ type Message struct {
 	Content []byte   // as it was made: ours, to be sealed again unchanged; another's, to be reported
 	Count   uint32
 	Told    []Told // of KindChange, by From
-	Proof   *Proof // of another's; nil if there is none
+
+	Bucket    uint64 // that it is sealed in; 0 until it is first written
+	ReplyTo   [32]byte
+	Mentions  []Mention
+	Version   [32]byte  // whose text this is, if it was edited
+	Edited    time.Time // when; zero if it was not
+	Deleted   uint8     // by whom, if it was
+	DeletedBy [32]byte
+	Forwarded bool
+	Expires   uint32    // seconds after which it disappears once it was read, or sent; 0 for never
+	Until     time.Time // when it disappears; zero while that is not known
+	Options   []string  // of KindPoll; Text is the question
+	Multiple  bool      // of KindPoll
+	Owed      uint8     // receipts that were or will be sent for it
+	Proof     *Proof    // of another's; nil if there is none
 }
 
 // Proof is, with Content and what PutSpoken keeps, what shows who said a Message.
@@ -575,6 +596,15 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.AuthData)
 	blob(f, &p.Signature)
 }
+
+// Who deleted a Message for all, and which receipts are sent.
+const (
+	DeletedByAuthor uint8 = 1
+	DeletedByAdmin  uint8 = 2
+
+	OwedDelivered uint8 = 1
+	OwedRead      uint8 = 2
+)
 
 func (m *Message) fields(f *codec.Fields) {
 	f.Array(m.ID[:])
@@ -595,6 +625,19 @@ func (m *Message) fields(f *codec.Fields) {
 		text(f, &t.Text)
 		f.U32(&t.Value)
 	})
+	f.U64(&m.Bucket)
+	f.Array(m.ReplyTo[:])
+	mentions(f, &m.Mentions)
+	f.Array(m.Version[:])
+	moment(f, &m.Edited)
+	f.U8(&m.Deleted)
+	f.Array(m.DeletedBy[:])
+	f.Flag(&m.Forwarded)
+	f.U32(&m.Expires)
+	moment(f, &m.Until)
+	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
+	f.Flag(&m.Multiple)
+	f.U8(&m.Owed)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {
