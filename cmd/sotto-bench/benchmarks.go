@@ -41,6 +41,9 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 	{"e2e/relay_p50", "ms", lower, "send call to the other's event, one at a time; floor: 3 flushes of 1 KiB", latency(0.50)},
 	{"e2e/relay_p99", "ms", lower, "the same", latency(0.99)},
 
+	{"conversation/group_250", "ms", lower, "CreateGroup call to the last of 249 letters at the relay; node and relay in one process, on disk", inMS(goBench("node/nodetest", "Conversation/group_250"))},
+	{"conversation/add_250", "ms", lower, "ChangeGroup call that adds one to 250, to their letter; the same", inMS(goBench("node/nodetest", "Conversation/add_250"))},
+
 	{"relay/start", "ms", lower, "process start to the first answer, in a home that exists", relayStart},
 	{"node/start", "ms", lower, "the same, with the relay inside; floor: argon2id alone, 256 MiB", nodeStart},
 	{"relay/idle_rss", "MiB", lower, "5 s after start", relayRSS},

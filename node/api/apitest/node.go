@@ -564,6 +564,13 @@ func (n *Node) ChangeGroup(_ context.Context, ref string, c node.GroupChange) (n
 	if c.Announce != nil {
 		g.Announce = *c.Announce
 	}
+	if c.Picture != nil {
+		g.Picture = *c.Picture
+	}
+	for _, p := range c.Policy {
+		g.Policy = slices.DeleteFunc(slices.Clone(g.Policy), func(old node.Policy) bool { return old.Role == p.Role && old.Right == p.Right })
+		g.Policy = append(g.Policy, p)
+	}
 	n.tellLocked(node.Event{Type: node.EventConversation, Conversation: ptr(g.Conversation)})
 	return *g, nil
 }
