@@ -16,7 +16,7 @@ import (
 const minPrefix = 4
 
 var contactStates = map[uint8]string{
-	store.ContactPending: ContactPending, store.ContactEstablished: ContactEstablished, store.ContactFailed: ContactFailed,
+	store.ContactPending: ContactPending, store.ContactEstablished: ContactEstablished, store.ContactFailed: ContactFailed, store.ContactRequested: ContactRequested,
 }
 
 func showContact(c *store.Contact) Contact {
@@ -258,11 +258,11 @@ func waitingGroup(account [32]byte) []byte { return append([]byte("waiting"), ac
 
 // sendLater keeps a message for a contact whose conversation does not exist yet. It
 // is made anew, with an id of that conversation, when it does.
-func (n *Node) sendLater(account [32]byte, text string) (out Message, err error) {
+func (n *Node) sendLater(account [32]byte, c *content.Message) (out Message, err error) {
 	group := waitingGroup(account)
 	err = n.update(func(tx *store.Tx) error {
 		now := n.clock()
-		m := &store.Message{ID: random32(), Mine: true, From: n.account.ID(), Sent: now, Arrived: now, State: store.MessageQueued, Kind: store.KindText, Text: text}
+		m := &store.Message{ID: random32(), Mine: true, From: n.account.ID(), Sent: now, Arrived: now, State: store.MessageQueued, Kind: store.KindText, Text: c.Text, Forwarded: c.Forwarded}
 		m.ID[0] = 1
 		out = n.namer(tx).message(group, m)
 		return tx.PutMessage(group, m)
@@ -281,10 +281,9 @@ func (t *turn) takeWaiting(account [32]byte) error {
 		waiting = append(waiting, m)
 	}
 	for i := range waiting {
-		if err := content.CheckText(waiting[i].Text); err != nil {
-			return err
-		}
-		if _, err := t.send(waiting[i].Text); err != nil {
+		c := content.New(content.Text, t.common())
+		c.Text, c.Forwarded = waiting[i].Text, waiting[i].Forwarded
+		if _, err := t.say(c); err != nil {
 			return err
 		}
 	}

@@ -188,6 +188,30 @@ func ExampleGroup_Process() {
 	// and that is me
 }
 
+// Who received a message can show a stranger who said it.
+func ExampleReceived_Signed() {
+	ana, ben, _, _ := newPair()
+	msg, err := ana.Encrypt([]byte("I owe you ten"), nil)
+	check(err)
+	got, err := ben.Process(msg, nil)
+	check(err)
+	said := got.Signed()
+
+	hers, _ := ben.Member(ana.OwnLeaf())
+	his, _ := ben.Member(ben.OwnLeaf())
+	_, err = said.Verify(hers.SignatureKey)
+	fmt.Println("Ana said so:", err == nil)
+	_, err = said.Verify(his.SignatureKey)
+	fmt.Println("Ben said so:", err == nil)
+	said.Content = []byte("I owe you ninety")
+	_, err = said.Verify(hers.SignatureKey)
+	fmt.Println("she said something else:", err == nil)
+	// Output:
+	// Ana said so: true
+	// Ben said so: false
+	// she said something else: false
+}
+
 // Who comes in by a welcome sees who made it, and may not want to be there.
 func ExampleJoin() {
 	anaConfig, anaName := newDevice("ana")
@@ -238,30 +262,6 @@ func ExampleGroup_Propose() {
 	// ben asks for a proposal of type 3
 	// first the commit: true
 	// 1 member
-}
-
-// Who received a message can show a stranger who said it.
-func ExampleReceived_Signed() {
-	ana, ben, _, _ := newPair()
-	msg, err := ana.Encrypt([]byte("I owe you ten"), nil)
-	check(err)
-	got, err := ben.Process(msg, nil)
-	check(err)
-	said := got.Signed()
-
-	hers, _ := ben.Member(ana.OwnLeaf())
-	his, _ := ben.Member(ben.OwnLeaf())
-	_, err = said.Verify(hers.SignatureKey)
-	fmt.Println("Ana said so:", err == nil)
-	_, err = said.Verify(his.SignatureKey)
-	fmt.Println("Ben said so:", err == nil)
-	said.Content = []byte("I owe you ninety")
-	_, err = said.Verify(hers.SignatureKey)
-	fmt.Println("she said something else:", err == nil)
-	// Output:
-	// Ana said so: true
-	// Ben said so: false
-	// she said something else: false
 }
 
 // A device that lost its state comes back in its old place, by a commit of its own.

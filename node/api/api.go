@@ -53,6 +53,8 @@ type Node interface {
 	Contact(ctx context.Context, ref string) (node.Contact, error)
 	Rename(ctx context.Context, ref, name string) (node.Contact, error)
 	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
+	// Decide makes a contact of who asks to be one, or forgets them. They are not told.
+	Decide(ctx context.Context, ref string, accept bool) (node.Contact, error)
 	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
 	// Unverify takes SetVerified back.
 	Unverify(ctx context.Context, ref string) (node.SafetyNumber, error)
@@ -66,13 +68,7 @@ type Node interface {
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)
-	// Send makes a message durable here and returns; relays get it as soon as they
-	// can be reached.
-	Send(ctx context.Context, ref, text string) (node.Message, error)
-	// Messages returns at most limit messages, the oldest first: the newest of the
-	// conversation, or the newest before the message named before, or the oldest
-	// after the one named after.
-	Messages(ctx context.Context, ref, before, after string, limit int) ([]node.Message, error)
+	Messenger
 
 	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
 	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)

@@ -201,7 +201,7 @@ func (c *Client) Status(ctx context.Context) (node.Status, error) {
 
 // Invite makes a link.
 func (c *Client) Invite(ctx context.Context, o InviteOptions) (out node.Invite, err error) {
-	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name}, &out)
+	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name, o.Ask}, &out)
 }
 
 // Invites returns the invites that can still be used.
@@ -245,6 +245,11 @@ func (c *Client) Block(ctx context.Context, ref string, blocked bool) (node.Cont
 	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/blocked", ref, blockedBody{blocked})
 }
 
+// Decide accepts or declines who asks to be a contact.
+func (c *Client) Decide(ctx context.Context, ref string, accept bool) (node.Contact, error) {
+	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/accepted", ref, acceptedBody{accept})
+}
+
 // SafetyNumber returns what two people compare.
 func (c *Client) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error) {
 	return getAt[node.SafetyNumber](ctx, c, "/v1/contacts/%s/safety-number", ref)
@@ -275,12 +280,6 @@ func (c *Client) Conversations(ctx context.Context) ([]node.Conversation, error)
 // Conversation returns one conversation.
 func (c *Client) Conversation(ctx context.Context, ref string) (node.Conversation, error) {
 	return getAt[node.Conversation](ctx, c, "/v1/conversations/%s", ref)
-}
-
-// Send sends a text. After [node.ErrUncertain] it may be sent: look before you
-// repeat.
-func (c *Client) Send(ctx context.Context, ref, text string) (node.Message, error) {
-	return put[node.Message](ctx, c, http.MethodPost, "/v1/conversations/%s/messages", ref, textBody{text})
 }
 
 // Messages returns messages of a conversation; limit is at most [MaxMessages], and 0

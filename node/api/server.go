@@ -216,6 +216,7 @@ type (
 	inviteBody struct {
 		Expires int64  `json:"expires_in,omitempty" minimum:"0" maximum:"31622400" doc:"seconds; 0 means the node's default"`
 		Name    string `json:"name,omitempty" doc:"what to call who opens it"`
+		Ask     bool   `json:"ask,omitempty" doc:"whoever opens it is a request first, about which you decide"`
 	}
 	acceptBody struct {
 		Link string `json:"link"`
@@ -223,6 +224,9 @@ type (
 	}
 	nameBody struct {
 		Name string `json:"name"`
+	}
+	acceptedBody struct {
+		Accepted bool `json:"accepted"`
 	}
 	blockedBody struct {
 		Blocked bool `json:"blocked"`
@@ -233,9 +237,6 @@ type (
 	reportBody struct {
 		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
 		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
-	}
-	textBody struct {
-		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
 	}
 	valueBody struct {
 		Value string `json:"value"`
@@ -259,7 +260,7 @@ func (s *Server) routes() {
 
 	route(s, http.MethodPost, "/v1/invites", "invite", "Make a link",
 		func(ctx context.Context, in *struct{ Body inviteBody }) (node.Invite, error) {
-			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name})
+			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name, Ask: in.Body.Ask})
 		})
 	route(s, http.MethodGet, "/v1/invites", "invites", "Invites that can still be used",
 		func(ctx context.Context, _ *none) (invites, error) {
@@ -292,6 +293,10 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refBody[blockedBody]) (node.Contact, error) {
 			return n.Block(ctx, in.Ref, in.Body.Blocked)
 		})
+	route(s, http.MethodPut, "/v1/contacts/{ref}/accepted", "decide", "Accept or decline who asks to be a contact",
+		func(ctx context.Context, in *refBody[acceptedBody]) (node.Contact, error) {
+			return n.Decide(ctx, in.Ref, in.Body.Accepted)
+		})
 	route(s, http.MethodGet, "/v1/contacts/{ref}/safety-number", "safety-number", "What two people compare",
 		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.SafetyNumber(ctx, in.Ref) })
 	route(s, http.MethodPut, "/v1/contacts/{ref}/safety-number", "verify", "Mark a contact as verified, if this is its safety number",
@@ -308,10 +313,6 @@ func (s *Server) routes() {
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
 		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
-	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text; it is queued at first",
-		func(ctx context.Context, in *refBody[textBody]) (node.Message, error) {
-			return n.Send(ctx, in.Ref, in.Body.Text)
-		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
 			Ref    string `path:"ref" maxLength:"256"`
@@ -388,6 +389,7 @@ func (s *Server) routes() {
 			seq, err := n.LastEvent(ctx)
 			return lastEvent{seq}, err
 		})
+	s.messageRoutes()
 	s.streamRoute()
 }
 

@@ -134,6 +134,7 @@ func newDoomed(t *testing.T, seed uint64, points int, names ...string) *doomed {
 		disk := &faults{rng: rand.New(rand.NewPCG(seed, uint64(10+i))), left: &d.left}
 		one.Hook(disk)
 		one.Sealed(p.record)
+		one.Prompt() // receipts come and go as well
 		one.Start()
 		d.people, d.disks = append(d.people, one), append(d.disks, disk)
 	}
@@ -174,6 +175,96 @@ func (d *doomed) send(p *Person, to, text string) bool {
 		d.t.Fatalf("send: %v", err)
 	}
 	return err == nil
+}
+
+// act does something with a message, at random, and returns which text stands or is gone
+// if that was acknowledged; after doubt neither is known.
+func (d *doomed) act(rng *rand.Rand, p *Person, name string) (text, instead string, known bool) {
+	ctx := context.Background()
+	ms, err := p.Messages(ctx, name, "", "", 8)
+	if err != nil || len(ms) == 0 {
+		return "", "", true
+	}
+	m := ms[rng.IntN(len(ms))]
+	if m.Kind != "text" || m.Deleted != "" {
+		return "", "", true
+	}
+	text, known = m.Text, true
+	switch kind := rng.IntN(8); {
+	case kind == 0 && m.Mine:
+		instead = m.Text + " edited"
+		_, err = p.EditMessage(ctx, name, m.ID, instead, nil)
+	case kind == 1 && m.Mine:
+		_, err = p.DeleteMessage(ctx, name, m.ID, true)
+	case kind == 2:
+		_, err = p.MarkRead(ctx, name, node.ReadMark{Through: m.ID})
+		if errors.Is(err, node.ErrInvalid) { // not stored yet
+			err = nil
+		}
+		text = ""
+	default:
+		_, err = p.React(ctx, name, m.ID, []string{fmt.Sprint("r", rng.IntN(3))})
+		text = ""
+	}
+	if errors.Is(err, node.ErrInvalid) && p.message(name, m.ID).Deleted != "" {
+		err = nil // its author was faster
+	}
+	if err != nil && !errors.Is(err, node.ErrUncertain) {
+		d.t.Fatalf("act: %v", err)
+	}
+	return text, instead, err == nil
+}
+
+// seen is what a person sees of a conversation, without names.
+func seen(p *Person, name string) (out []string) {
+	ms, _ := p.Messages(context.Background(), name, "", "", 0)
+	for _, m := range ms {
+		if m.Kind != "text" {
+			continue // who came later has not been told of the same changes
+		}
+		s := fmt.Sprint(m.ID[:8], " ", m.Text, " ", m.Deleted, " ", m.Edited.IsZero())
+		for _, r := range m.Reactions {
+			s += fmt.Sprint(" ", r.Reaction, len(r.By))
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// same compares what people see of one conversation, once everybody has read everything:
+// when all that was said is stored, each says a last word, and waits for the others'.
+func (d *doomed) same(names map[*Person]string) {
+	d.t.Helper()
+	for p, name := range names {
+		p.Until("an empty outbox", func() bool { c, err := p.Conversation(context.Background(), name); return err == nil && c.Queued == 0 })
+	}
+	last := map[string]bool{}
+	for p, name := range names {
+		word := fmt.Sprint(filepath.Base(p.Home), " 1000000")
+		last[word] = true
+		d.send(p, name, word)
+	}
+	var first []string
+	for p, name := range names {
+		p.Until("the last words", func() bool { return has(p.Texts(name), last) })
+		p.Until("an empty outbox", func() bool { c, err := p.Conversation(context.Background(), name); return err == nil && c.Queued == 0 })
+		mine := seen(p, name)
+		slices.Sort(mine) // the last words may stand in another order yet
+		if first == nil {
+			first = mine
+		} else if !slices.Equal(first, mine) {
+			for _, s := range mine {
+				if !slices.Contains(first, s) {
+					d.t.Errorf("%s alone sees %q", filepath.Base(p.Home), s)
+				}
+			}
+			for _, s := range first {
+				if !slices.Contains(mine, s) {
+					d.t.Errorf("%s does not see %q", filepath.Base(p.Home), s)
+				}
+			}
+		}
+	}
 }
 
 // check looks at what everybody sees in the end: what one person wrote in its order, once,
@@ -219,12 +310,19 @@ func crashes(t *testing.T, seed uint64, points int) {
 		if d.send(d.people[i], names[i], text) {
 			acked[i][text] = true
 		}
+		if text, instead, known := d.act(rng, d.people[i], names[i]); text != "" {
+			delete(acked[i], text)
+			if instead != "" && known {
+				acked[i][instead] = true
+			}
+		}
 		if n%50 == 49 {
 			arrive() // so that epochs come and go
 		}
 	}
 	d.every(0)
 	arrive()
+	d.same(map[*Person]string{ana: names[0], ben: names[1]})
 	for k, who := range d.people {
 		d.check(who, names[k])
 	}
@@ -271,6 +369,12 @@ func groupCrashes(t *testing.T, seed uint64, points int) {
 		if d.send(p, name, text) {
 			acked[text] = true
 		}
+		if text, instead, known := d.act(rng, p, name); text != "" {
+			delete(acked, text)
+			if instead != "" && known {
+				acked[instead] = true
+			}
+		}
 		if n%50 == 49 {
 			arrive()
 		}
@@ -281,6 +385,7 @@ func groupCrashes(t *testing.T, seed uint64, points int) {
 		p.Until("the outbox", func() bool { s, err := p.Status(ctx); return err == nil && s.Queued == 0 })
 	}
 	arrive()
+	d.same(map[*Person]string{d.people[0]: name, d.people[1]: name, d.people[2]: name})
 	for _, p := range d.people {
 		p.Until("the same as others", func() bool { return len(p.said(name)) == len(ana.said(name)) })
 		d.check(p, name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"sotto/node"
@@ -18,7 +19,7 @@ func TestReport(t *testing.T) {
 	r := w.Relay()
 	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
 	w.Meet(ana, ben, "Ben", "Ana")
-	texts := []string{"one", "two", "三"}
+	texts := []string{"one", "two", "三", strings.Repeat("long, and packed by its sender ", 500)}
 	for _, text := range texts {
 		if _, err := ben.Send(t.Context(), "Ana", text); err != nil {
 			t.Fatal(err)

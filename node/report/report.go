@@ -202,10 +202,14 @@ func (it *Item) verify() (s Statement, err error) {
 	if err != nil {
 		return s, err
 	}
-	m, err := content.Decode(it.Signed.Content)
+	plain, err := content.Unpack(it.Signed.Content)
+	if err != nil {
+		return s, err
+	}
+	m, err := content.Decode(plain)
 	if err != nil {
 		return s, err
 	}
 	return Statement{Account: c.Account, Device: c.Device, Conversation: group.GroupID, Epoch: group.Epoch,
-		ID: content.IDOf(c.Account, group.GroupID, it.Signed.Content, m.Salt), Message: m, Sent: m.Sent}, nil
+		ID: content.IDOf(c.Account, group.GroupID, plain, m.Salt), Message: m, Sent: m.Sent}, nil
 }

@@ -45,6 +45,7 @@ const (
 	Sound        = "sound"
 	Preview      = "preview"
 	QuietHours   = "quiet-hours"
+	Delivered    = "delivered"
 	Receipts     = "receipts"
 	Typing       = "typing"
 	Direct       = "direct"
@@ -87,8 +88,9 @@ var table = []Definition{
 	{Key: Sound, Type: TypeSwitch, Default: "on", PerChat: true, Local: true, Words: "Whether it does so with a sound."},
 	{Key: Preview, Type: TypeChoice, Default: "none", Allowed: []string{"none", "sender", "text"}, PerChat: true, Words: "What it shows of a message: nothing, who sent it, or that and the text."},
 	{Key: QuietHours, Type: TypeHours, Default: Off, Words: "When it tells of nothing."},
-	{Key: Receipts, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether others are told what you have read."},
-	{Key: Typing, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether others are told that you are writing."},
+	{Key: Delivered, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether contacts are told what has arrived here, and you what has at theirs."},
+	{Key: Receipts, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether contacts are told what you have read, and you what they have."},
+	{Key: Typing, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether contacts are shown that you are writing, and you that they are."},
 	{Key: Direct, Type: TypeSwitch, Default: Off, PerChat: true, Words: "Whether to connect to a contact's device directly, which shows it where you are. Not used by this version yet."},
 	{Key: Retention, Type: TypeDuration, Default: Off, Min: 60 * 60, Max: 3650 * day, PerChat: true, Words: "How long messages are kept; off: forever. Not used by this version yet."},
 	{Key: AutoDownload, Type: TypeSize, Default: "10MiB", Max: 1 << 40, PerChat: true, Local: true, Words: "Up to which size files are fetched unasked; off: none. Not used by this version yet."},

@@ -141,6 +141,7 @@ const (
 	InviteAnswered uint8 = 2 // its secrets are gone
 	InviteRevoked  uint8 = 3
 	InviteExpired  uint8 = 4
+	InviteAsked    uint8 = 5 // somebody has opened it, and the user is to decide about them
 )
 
 // Invite is a link that this node made, under the hash of its offer.
@@ -158,8 +159,10 @@ type Invite struct {
 	Name      string // what to call who opens it; may be empty
 	State     uint8
 	Request   [32]byte // hash of the message 1 that was answered
-	Contact   [32]byte // account that it was answered to
+	Contact   [32]byte // account that it was answered to, or that asks
 	Created   time.Time
+	Ask       bool   // the user decides who becomes a contact
+	Asked     []byte // of InviteAsked: the request that waits
 }
 
 func (i *Invite) fields(f *codec.Fields) {
@@ -178,6 +181,8 @@ func (i *Invite) fields(f *codec.Fields) {
 	f.Array(i.Request[:])
 	f.Array(i.Contact[:])
 	moment(f, &i.Created)
+	f.Flag(&i.Ask)
+	blob(f, &i.Asked)
 }
 
 // The steps of an Acceptance.
@@ -250,6 +255,7 @@ const (
 	ContactPending     uint8 = 1
 	ContactEstablished uint8 = 2
 	ContactFailed      uint8 = 3
+	ContactRequested   uint8 = 4 // they ask, and the user is to decide
 )
 
 // Contact is an account that this one has met.
@@ -302,6 +308,7 @@ type Conversation struct {
 	Many      bool   // of many people, not with one contact
 	Name      string // of a group, as its members have it
 	Announced bool   // this device has told the group its name
+	Retention uint32 // minutes after which messages disappear; 0 if they stay
 }
 
 func (c *Conversation) fields(f *codec.Fields) {
@@ -328,6 +335,7 @@ func (c *Conversation) fields(f *codec.Fields) {
 	f.Flag(&c.Many)
 	text(f, &c.Name)
 	f.Flag(&c.Announced)
+	f.U32(&c.Retention)
 }
 
 // Bundle is a key package of this device that a contact holds, with its secrets.
@@ -372,6 +380,8 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+
+	ChangeTimer uint8 = 40 // messages disappear after the minutes in Text
 )
 
 // Change is a change of a group that the user wants.
@@ -452,6 +462,7 @@ const (
 	KindUnknown uint8 = 3
 	KindHidden  uint8 = 4 // for devices, not shown; ours only, until it is stored
 	KindChange  uint8 = 5 // the group was changed by From
+	KindPoll    uint8 = 6
 )
 
 // Told is one thing that a Message of KindChange tells of.
@@ -472,6 +483,8 @@ const (
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8
+
+	ToldTimer uint8 = 40 // Value is the minutes after which messages disappear, 0 if they stay
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
@@ -490,7 +503,20 @@ type Message struct {
 	Content []byte   // as it was made: ours, to be sealed again unchanged; another's, to be reported
 	Count   uint32
 	Told    []Told // of KindChange, by From
-	Proof   *Proof // of another's; nil if there is none
+
+	Bucket    uint64 // that it is sealed in; 0 until it is first written
+	ReplyTo   [32]byte
+	Mentions  []Mention
+	Version   [32]byte  // whose text this is, if it was edited
+	Edited    time.Time // when; zero if it was not
+	Deleted   uint8     // by whom, if it was
+	DeletedBy [32]byte
+	Forwarded bool
+	Expires   uint32    // seconds after which it disappears once it was read, or sent; 0 for never
+	Until     time.Time // when it disappears; zero while that is not known
+	Options   []string  // of KindPoll; Text is the question
+	Multiple  bool      // of KindPoll
+	Proof     *Proof    // of another's; nil if there is none
 }
 
 // Proof is, with Content and what PutSpoken keeps, what shows who said a Message.
@@ -509,6 +535,12 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.AuthData)
 	blob(f, &p.Signature)
 }
+
+// Who deleted a Message for all.
+const (
+	DeletedByAuthor uint8 = 1
+	DeletedByAdmin  uint8 = 2
+)
 
 func (m *Message) fields(f *codec.Fields) {
 	f.Array(m.ID[:])
@@ -529,6 +561,18 @@ func (m *Message) fields(f *codec.Fields) {
 		text(f, &t.Text)
 		f.U32(&t.Value)
 	})
+	f.U64(&m.Bucket)
+	f.Array(m.ReplyTo[:])
+	mentions(f, &m.Mentions)
+	f.Array(m.Version[:])
+	moment(f, &m.Edited)
+	f.U8(&m.Deleted)
+	f.Array(m.DeletedBy[:])
+	f.Flag(&m.Forwarded)
+	f.U32(&m.Expires)
+	moment(f, &m.Until)
+	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
+	f.Flag(&m.Multiple)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {

@@ -15,7 +15,6 @@ import (
 	"slices"
 
 	"sotto/crypto/mls"
-	"sotto/relay/mailbox"
 	"sotto/storage/vault"
 )
 
@@ -203,10 +202,13 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, tMessage, tPlace, tName, tContext, tCredential, tSetting); err != nil {
+	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting}, messageTables...)...); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
+		return err
+	}
+	if _, err := t.tx.Next(seqErased); err != nil {
 		return err
 	}
 	return t.tx.Delete(vault.Ref{Table: tConversation, Order: string(group)})
@@ -475,10 +477,6 @@ const queuedPlace = 1 << 63
 
 const minutesOfDay = 24 * 60
 
-func (m *Message) bucket(group []byte) vault.Bucket {
-	return vault.Bucket{Domain: vault.Messages, Partition: string(group), Number: uint64(mailbox.MinuteOf(m.Arrived)) / minutesOfDay}
-}
-
 func messageRef(group []byte, place uint64) vault.Ref {
 	return vault.Ref{Table: tMessage, Partition: string(group), Order: vault.U64(place)}
 }
@@ -526,7 +524,10 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 			return err
 		}
 	}
-	return errors.Join(t.put(messageRef(group, at), m.bucket(group), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
+	if err := t.settle(group, m); err != nil {
+		return err
+	}
+	return errors.Join(t.put(messageRef(group, at), messageBucket(group, m.Bucket), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
 }
 
 // Message returns a message by its id, or ErrNotFound.

@@ -30,6 +30,9 @@ type Node struct {
 	messages map[string][]node.Message // by conversation
 	groups   []node.Group
 	invites  []node.Invite
+	versions map[string][]node.MessageVersion // by message
+	later    []node.Scheduled
+	notes    map[string]*noted    // by conversation
 	set      map[[2]string]string // by conversation and key
 	events   []node.Event
 	fail     map[string]error
@@ -44,7 +47,7 @@ var Start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // New returns a node of an account with that profile name.
 func New(name string) *Node {
 	n := &Node{
-		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, fail: map[string]error{},
+		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, versions: map[string][]node.MessageVersion{}, notes: map[string]*noted{}, fail: map[string]error{},
 		set: map[[2]string]string{},
 	}
 	n.status = node.Status{
@@ -139,7 +142,10 @@ func (n *Node) tellLocked(e node.Event) {
 func (n *Node) addLocked(c *node.Contact, m node.Message) node.Message {
 	n.next++
 	m.ID = n.id("message", fmt.Sprint(n.next))
-	m.Conversation, m.Seq, m.Sent, m.Kind = c.Conversation, n.next, n.nowLocked(), "text"
+	m.Conversation, m.Seq, m.Sent = c.Conversation, n.next, n.nowLocked()
+	if m.Kind == "" {
+		m.Kind = "text"
+	}
 	n.messages[c.Conversation] = append(n.messages[c.Conversation], m)
 	n.tellLocked(node.Event{Type: node.EventMessage, Message: &m})
 	return m
@@ -309,6 +315,26 @@ func (n *Node) Block(_ context.Context, ref string, blocked bool) (node.Contact,
 	})
 }
 
+// Decide forgets who is declined.
+func (n *Node) Decide(_ context.Context, ref string, accept bool) (node.Contact, error) {
+	c, err := n.change("Decide", ref, func(c *node.Contact) (bool, error) {
+		if c.State != node.ContactRequested {
+			return false, fmt.Errorf("%s asks for nothing: %w", c.Name, node.ErrInvalid)
+		}
+		c.State = node.ContactFailed
+		if accept {
+			c.State = node.ContactPending
+		}
+		return true, nil
+	})
+	if err == nil && !accept {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.contacts = slices.DeleteFunc(n.contacts, func(o node.Contact) bool { return o.ID == c.ID })
+	}
+	return c, err
+}
+
 // Number returns the safety number of an account id.
 func Number(id string) string {
 	var b strings.Builder
@@ -372,6 +398,7 @@ func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
 	if len(list) > 0 {
 		conv.Last = ptr(list[len(list)-1])
 	}
+	n.fillLocked(&conv)
 	return conv
 }
 
@@ -402,25 +429,6 @@ func (n *Node) Conversation(_ context.Context, ref string) (node.Conversation, e
 		return node.Conversation{}, err
 	}
 	return n.conversationLocked(c), nil
-}
-
-func (n *Node) Send(_ context.Context, ref, text string) (node.Message, error) {
-	if err := n.begin("Send"); err != nil {
-		return node.Message{}, err
-	}
-	defer n.mu.Unlock()
-	c, err := n.contactLocked(ref)
-	switch {
-	case err != nil:
-		return node.Message{}, err
-	case text == "":
-		return node.Message{}, fmt.Errorf("an empty text is %w", node.ErrInvalid)
-	case len(text) > node.MaxText:
-		return node.Message{}, fmt.Errorf("a text of %d bytes is %w: at most %d", len(text), node.ErrTooLarge, node.MaxText)
-	case c.Blocked:
-		return node.Message{}, fmt.Errorf("send to %q: %w", c.Name, node.ErrBlocked)
-	}
-	return n.addLocked(c, node.Message{Sender: n.status.Name, Mine: true, State: node.MessageQueued, Text: text}), nil
 }
 
 func (n *Node) Messages(_ context.Context, ref, before, after string, limit int) ([]node.Message, error) {
