@@ -26,9 +26,10 @@ var layers = map[string]string{
 	"crypto/envelope":  "crypto/key crypto/codec",
 	"crypto/handshake": "crypto/key crypto/codec crypto/identity",
 
-	"storage/kv":    "",
-	"storage/vault": "storage/kv crypto/codec",
-	"storage/blob":  "storage/kv crypto/codec",
+	"storage/kv":     "",
+	"storage/vault":  "storage/kv crypto/codec",
+	"storage/blob":   "storage/kv crypto/codec",
+	"storage/search": "storage/vault crypto/codec",
 
 	"relay/mailbox":             "crypto/codec",
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",

@@ -401,11 +401,6 @@ func (x *Index) fill(ctx context.Context, v *vault.Vault, read func(*vault.Tx) (
 		if docs, note, err = read(tx); err != nil {
 			return err
 		}
-		x.mu.Lock()
-		for i := range docs {
-			w.names[docs[i].Name] = true
-		}
-		x.mu.Unlock()
 		p.loose, err = x.strangers(tx, &p.state, docs)
 		return err
 	})

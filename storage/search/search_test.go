@@ -252,11 +252,11 @@ func question(rng *rand.Rand) string {
 // An index finds what a look at every text finds, in the same order, after any additions,
 // changes, removals, maintenance and restarts.
 func TestFindsWhatIsThere(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			w := newWorld(t)
-			for range 2500 {
+			for range 1500 {
 				switch n := rng.IntN(100); {
 				case n < 80 || len(w.order) == 0:
 					w.add(w.doc(sentence(rng), fmt.Sprint("in ", rng.IntN(4))))
@@ -374,10 +374,6 @@ func TestFill(t *testing.T) {
 				if now, ok := w.texts[d.Name]; ok {
 					page = append(page, now)
 				}
-			}
-			switch reads { // while the page is being added
-			case 2:
-				defer func() { go func() {}() }()
 			}
 			return page, func(*vault.Tx) error { at = end; return nil }, nil
 		})
@@ -613,7 +609,9 @@ func TestCandidatesAreBounded(t *testing.T) {
 	for range maxCandidates + 10 {
 		old = append(old, w.doc("b a"))
 	}
-	w.x.Reset(w.v)
+	if err := w.x.Reset(w.v); err != nil {
+		t.Fatal(err)
+	}
 	slices.Reverse(old)
 	w.fill(old)
 	q, _ := Parse(`"a b"`, time.UTC)
@@ -630,8 +628,7 @@ func TestCandidatesAreBounded(t *testing.T) {
 	}
 }
 
-// No order of a record holds a term, and who has the disk and the master key but not the
-// vault's hash key... the vault seals the values; the orders are hashes alone.
+// The orders of records, which are not sealed, hold neither terms nor names.
 func TestOrdersDoNotBetrayTerms(t *testing.T) {
 	w := newWorld(t)
 	for range 200 {
