@@ -45,7 +45,7 @@ var layers = map[string]string{
 	"node/content":      "crypto",
 	"node/conversation": "crypto relay/mailbox node/content",
 	"node/report":       "crypto node/content",
-	"node/api":          "node",
+	"node/api":          "node storage/search",
 	"node/setting":      "relay/wire",
 	"node/nodetest":     "node relay crypto storage",
 

@@ -2,7 +2,6 @@ package search
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -221,6 +220,9 @@ func (x *Index) carryOut(ctx context.Context, v *vault.Vault, p *plan) (done boo
 		if err != nil {
 			return err
 		}
+		if done = s.Era == p.state.Era; !done {
+			return nil
+		}
 		return s.replace(tx, p, &g)
 	})
 	return done && err == nil, err
@@ -423,8 +425,11 @@ func (x *Index) fill(ctx context.Context, v *vault.Vault, read func(*vault.Tx) (
 		if x.overtaken() || slices.ContainsFunc(docs, func(d Doc) bool { return w.names[d.Name] }) {
 			return nil
 		}
+		if err := note(tx); err != nil {
+			return err
+		}
 		s, err := load(tx)
-		if err != nil {
+		if err != nil || s.Era != p.state.Era {
 			return err
 		}
 		if over = len(docs) == 0; over {
@@ -433,7 +438,7 @@ func (x *Index) fill(ctx context.Context, v *vault.Vault, read func(*vault.Tx) (
 		if s.Down = at; g.Docs > 0 {
 			s.Segments = append(s.Segments, g)
 		}
-		return errors.Join(note(tx), s.save(tx))
+		return s.save(tx)
 	})
 	return over, err
 }

@@ -70,7 +70,8 @@ type Doc struct {
 
 // Index is the index of one vault. It may be used by several goroutines.
 type Index struct {
-	key []byte // of the hashes of terms
+	key    []byte // of the hashes of terms
+	wanted chan struct{}
 
 	mu    sync.Mutex // guards the following fields
 	mac   hash.Hash
@@ -92,7 +93,7 @@ const maxWatched = 1 << 16
 
 // Open opens the index in a vault, or makes an empty one that is to be filled.
 func Open(v *vault.Vault) (*Index, error) {
-	x := &Index{known: map[string]uint64{}}
+	x := &Index{known: map[string]uint64{}, wanted: make(chan struct{}, 1)}
 	err := v.Update(func(tx *vault.Tx) error {
 		key, err := tx.Get(ref(orderKey))
 		if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrDamaged) || err == nil && len(key) != sha256.Size {
@@ -125,8 +126,14 @@ func Open(v *vault.Vault) (*Index, error) {
 func (x *Index) Reset(v *vault.Vault) error {
 	x.work.Lock()
 	defer x.work.Unlock()
-	return v.Update(reset)
+	return v.Update(x.ResetIn)
 }
+
+// ResetIn is Reset in a transaction of the caller's, which has met with damage.
+func (x *Index) ResetIn(tx *vault.Tx) error { return reset(tx) }
+
+// Wanted receives when Maintain has something to do.
+func (x *Index) Wanted() <-chan struct{} { return x.wanted }
 
 func reset(tx *vault.Tx) error {
 	s := &state{Filling: true, Down: base, Dropped: true}
@@ -215,6 +222,12 @@ func (x *Index) add(tx *vault.Tx, s *state, d *Doc) error {
 		return err
 	}
 	e.number = base + n
+	if n%smallest == 0 {
+		select {
+		case x.wanted <- struct{}{}:
+		default:
+		}
+	}
 	x.touch(0, d.Name)
 	return s.putLoose(tx, &e)
 }
@@ -404,6 +417,7 @@ func (x *Index) RemoveTag(tx *vault.Tx, tag string) error {
 
 // Stats says how far the index is.
 type Stats struct {
+	Era     uint64
 	Docs    int  // in segments and beside them
 	Filling bool // not all texts are in it yet
 }
@@ -414,7 +428,7 @@ func (x *Index) Stats(tx *vault.Tx) (out Stats, err error) {
 	if err != nil {
 		return out, err
 	}
-	out.Filling = s.Filling
+	out.Era, out.Filling = s.Era, s.Filling
 	for _, g := range s.Segments {
 		out.Docs += int(g.Docs)
 	}
