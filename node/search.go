@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"sotto/node/content"
 	"sotto/node/store"
 	"sotto/storage/search"
 )
@@ -150,34 +149,30 @@ func searchStatus(tx *store.Tx, messages int) *SearchStatus {
 // Around returns up to limit messages of a conversation, the oldest first, with the one
 // that id names in their middle.
 func (n *Node) Around(ctx context.Context, ref, id string, limit int) (out []Message, err error) {
-	at, err := content.ParseID(id)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %q is no message id", ErrInvalid, id)
-	}
 	var middle Message
 	err = n.view(func(tx *store.Tx) error {
 		c, err := n.findConversation(tx, ref)
 		if err != nil {
 			return err
 		}
-		m, err := tx.Message(c.Group, at)
-		if errors.Is(err, store.ErrNotFound) || err == nil && m.Kind == store.KindHidden {
-			return fmt.Errorf("%w: there is no message %s in %s", ErrNotFound, id, ref)
+		m, err := findMessage(tx, c.Group, id)
+		if err != nil {
+			return err
 		}
 		middle = n.namer(tx).message(c.Group, &m)
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, apiError(err)
 	}
 	if half := (limit - 1) / 2; half > 0 {
-		if out, err = n.Messages(ctx, ref, id, "", half); err != nil {
+		if out, err = n.Messages(ctx, ref, middle.ID, "", half); err != nil {
 			return nil, err
 		}
 	}
 	out = append(out, middle)
 	if rest := limit - len(out); rest > 0 {
-		after, err := n.Messages(ctx, ref, "", id, rest)
+		after, err := n.Messages(ctx, ref, "", middle.ID, rest)
 		if err != nil {
 			return nil, err
 		}

@@ -96,10 +96,10 @@ func TestSearch(t *testing.T) {
 		t.Errorf("highlights: %+v, %v", page, err)
 	}
 
-	if _, err := ada.Edit(t.Context(), "bob", second.ID, "nothing but milk"); err != nil {
+	if _, err := ada.EditMessage(t.Context(), "bob", second.ID, "nothing but milk", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := ada.Delete(t.Context(), "eve", third.ID, true); err != nil {
+	if _, err := ada.DeleteMessage(t.Context(), "eve", third.ID, true); err != nil {
 		t.Fatal(err)
 	}
 	ada.finds("milk", "", "nothing but milk")
@@ -196,9 +196,9 @@ func TestSearchSurvivesCrashes(t *testing.T) {
 		}
 		switch rng.IntN(3) {
 		case 0:
-			ada.Delete(t.Context(), "bob", m.ID, false) // may fail
+			ada.DeleteMessage(t.Context(), "bob", m.ID, false) // may fail
 		case 1:
-			ada.Edit(t.Context(), "bob", m.ID, fmt.Sprintf("tea %d, edited", i))
+			ada.EditMessage(t.Context(), "bob", m.ID, fmt.Sprintf("tea %d, edited", i), nil)
 		}
 	}
 	d.every(0)

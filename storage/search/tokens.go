@@ -31,7 +31,7 @@ func isGram(r rune) bool {
 
 // isEmoji reports symbols that stand for themselves. The colours of skin and the joiners
 // do not count: 👍 finds 👍🏽.
-func isEmoji(r rune) bool { return r >= 0x2000 && unicode.Is(unicode.So, r) }
+func isEmoji(r rune) bool { return r >= 0x2000 && r != utf8.RuneError && unicode.Is(unicode.So, r) }
 
 // Tokens returns the tokens of a text, in order. Bytes that are not UTF-8 end a word.
 func Tokens(text string) []Token {
