@@ -61,7 +61,7 @@ func (a *app) searchCommand() *cobra.Command {
 
   tea milk           both words         "green tea"     in this order
   photo*             words that begin so (three letters or more)
-  -milk              without it
+  tea -milk          without milk
   from:NAME in:NAME  who wrote it, where
   before:2026-03-01  older              after:2026-03   from then on
   has:link           also file, image, voice, poll
