@@ -51,6 +51,10 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 	{"node/idle_rss", "MiB", lower, "5 s after start, with the relay inside", nodeRSS},
 })
 
+// long are those of which one round takes more than some seconds: --quick leaves them
+// out.
+var long = []benchmark{}
+
 // mls are the operations of a suite. The floor of each is what the RFC demands: of a
 // message the signature, the KDF calls and both AEADs, of the others the signatures, HPKE
 // operations and hashes.

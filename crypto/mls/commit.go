@@ -222,8 +222,8 @@ type CommitOptions struct {
 	// Public makes a PublicMessage, which shows the relay what changes.
 	Public bool
 
-	AuthenticatedData []byte
-	PSK               PSKs
+	AuthenticatedData []byte // not encrypted; everyone who reads the commit sees that it is the committer's
+	PSK               PSKs   // the keys of PreSharedKey proposals
 
 	// Resumes is the group that this one, by its first commit, continues: if it was
 	// ended by a ReInit proposal this is the group announced by that, else a

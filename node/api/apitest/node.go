@@ -317,6 +317,26 @@ func (n *Node) Block(_ context.Context, ref string, blocked bool) (node.Contact,
 	})
 }
 
+// Decide forgets who is declined.
+func (n *Node) Decide(_ context.Context, ref string, accept bool) (node.Contact, error) {
+	c, err := n.change("Decide", ref, func(c *node.Contact) (bool, error) {
+		if c.State != node.ContactRequested {
+			return false, fmt.Errorf("%s asks for nothing: %w", c.Name, node.ErrInvalid)
+		}
+		c.State = node.ContactFailed
+		if accept {
+			c.State = node.ContactPending
+		}
+		return true, nil
+	})
+	if err == nil && !accept {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.contacts = slices.DeleteFunc(n.contacts, func(o node.Contact) bool { return o.ID == c.ID })
+	}
+	return c, err
+}
+
 // Number returns the safety number of an account id.
 func Number(id string) string {
 	var b strings.Builder
