@@ -264,7 +264,7 @@ func (p *plan) postings(w *writer, g *segment, sources []source) error {
 	// close writes the blocks before the one numbered to.
 	close := func(to uint32) error {
 		for ; number < to; number++ {
-			if err := w.put(g.blockOrder(p.state.Era, number), block); err != nil {
+			if err := w.put(g.blockOrder(p.state.Era, number), append([]byte{recordVersion}, block...)); err != nil {
 				return err
 			}
 			block = nil

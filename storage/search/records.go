@@ -29,9 +29,9 @@ const base = uint64(1) << 32
 const (
 	orderState = "m"
 	orderKey   = "k"
-	loosePart  = "l" // docNumber u64
-	gonePart   = "g" // docNumber u64
-	segPart    = "s" // segment u64, then one of
+	segPart    = "s" // segment u64, then one of those below
+	gonePart   = "w" // doc number u64
+	loosePart  = "x" // doc number u64; last, so that who has read them all does not walk over deleted segments
 	docsPart   = "d" // block u32
 	blockPart  = "b" // block u32
 	listPart   = "p" // hash u64, chunk u32
@@ -274,9 +274,21 @@ func readPosting(b []byte) (p posting, rest []byte, err error) {
 	return p, b[n>>1:], nil
 }
 
+// bytes returns the entries of a block.
+func (g *segment) bytes(tx *vault.Tx, era uint64, n uint32) ([]byte, error) {
+	b, err := get(tx, g.blockOrder(era, n), "a block of postings")
+	if err == nil && (len(b) == 0 || b[0] != recordVersion) {
+		err = fmt.Errorf("%w: a block of postings of another version", ErrDamaged)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b[1:], nil
+}
+
 // block reads all entries of one.
 func (g *segment) block(tx *vault.Tx, era uint64, n uint32) (out []posting, err error) {
-	b, err := get(tx, g.blockOrder(era, n), "a block of postings")
+	b, err := g.bytes(tx, era, n)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +307,7 @@ func (g *segment) block(tx *vault.Tx, era uint64, n uint32) (out []posting, err 
 
 // find returns the list of a term, or nil if no doc has it.
 func (g *segment) find(tx *vault.Tx, era, hash uint64) (*list, error) {
-	b, err := get(tx, g.blockOrder(era, uint32(hash>>(64-g.Bits))), "a block of postings")
+	b, err := g.bytes(tx, era, uint32(hash>>(64-g.Bits)))
 	for err == nil && len(b) > 0 {
 		var p posting
 		if p, b, err = readPosting(b); err == nil && p.hash >= hash {
