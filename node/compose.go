@@ -59,11 +59,7 @@ func (n *Node) inConversation(ref string, f func(t *turn) error) error {
 	if err != nil {
 		return apiError(err)
 	}
-	o := n.ownerOf(rec.Group)
-	if o == nil { // it is not taken up yet, or the node does not run
-		n.startOwner(rec)
-		o = n.ownerOf(rec.Group)
-	}
+	o := n.needOwner(rec.Group)
 	if o == nil {
 		return fmt.Errorf("%w: the node is stopping", ErrBusy)
 	}

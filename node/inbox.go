@@ -112,6 +112,7 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 			n.takeUp(g)
 		}
 	}
+	n.fetchInvited()
 	n.trimInbox()
 	return nil
 }
@@ -183,7 +184,7 @@ func (n *Node) letter(tx *store.Tx, in *store.Inbox, entry []byte) (group []byte
 	case envelope.ContactAccept:
 		group, err = n.answer(tx, body)
 	case envelope.Welcome:
-		group, err = n.join(tx, body)
+		group, err = n.welcomed(tx, body)
 	}
 	var passed *passedOver
 	if errors.As(err, &passed) {

@@ -69,6 +69,7 @@ func (n *Node) dropOverdue() error {
 	for _, group := range gone {
 		n.endOwner(group)
 	}
+	n.tidyGroups()
 	return apiError(err)
 }
 

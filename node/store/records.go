@@ -380,6 +380,9 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+	ChangeIdle     uint8 = 7 // remove the leaves if they are still idle
+	ChangePicture  uint8 = 8 // to Picture
+	ChangePolicy   uint8 = 9 // of a Role: its Right is On, or not
 
 	ChangeTimer uint8 = 40 // messages disappear after the minutes in Text
 )
@@ -392,6 +395,10 @@ type Change struct {
 	Role     uint8
 	Text     string
 	Packages [][]byte // of ChangeAdd: set aside for it
+	Leaves   []LeafKey
+	Picture  []byte
+	Right    uint32
+	On       bool
 }
 
 func (c *Change) fields(f *codec.Fields) {
@@ -401,6 +408,10 @@ func (c *Change) fields(f *codec.Fields) {
 	f.U8(&c.Role)
 	text(f, &c.Text)
 	blobs(f, &c.Packages)
+	codec.List(f, big, most, &c.Leaves, func(k *LeafKey, f *codec.Fields) { f.Array(k[:]) })
+	blob(f, &c.Picture)
+	f.U32(&c.Right)
+	f.Flag(&c.On)
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -432,6 +443,29 @@ type Outgoing struct {
 	Epoch    uint64   // whose append key it takes
 	Message  [32]byte // id of the message, zero for a commit
 	Envelope [32]byte // hash of the MLS message inside
+	Spills   []Spill  // of a commit: what is to be stored before it
+}
+
+// What a Spill holds, of the staged commit.
+const (
+	SpillCommit     uint8 = 1
+	SpillInvitation uint8 = 2
+)
+
+// Spill is a part of a staged commit that goes into blobs. These are made again from
+// what is staged.
+type Spill struct {
+	What    uint8
+	Seed    [32]byte // of envelope.Spill
+	Owner   []byte   // seed of the key that may delete the blobs
+	Spilled []byte   // an envelope.Spilled
+}
+
+func (s *Spill) fields(f *codec.Fields) {
+	f.U8(&s.What)
+	f.Array(s.Seed[:])
+	blob(f, &s.Owner)
+	blob(f, &s.Spilled)
 }
 
 func (o *Outgoing) fields(f *codec.Fields) {
@@ -445,6 +479,35 @@ func (o *Outgoing) fields(f *codec.Fields) {
 	f.U64(&o.Epoch)
 	f.Array(o.Message[:])
 	f.Array(o.Envelope[:])
+	codec.List(f, big, 2, &o.Spills, (*Spill).fields)
+}
+
+// Garbage is a blob of ours that nobody needs.
+type Garbage struct {
+	Relay string
+	Blob  [32]byte
+	Owner []byte // seed
+}
+
+func (g *Garbage) fields(f *codec.Fields) {
+	text(f, &g.Relay)
+	f.Array(g.Blob[:])
+	blob(f, &g.Owner)
+}
+
+// Invited is a welcome whose invitation is still at a relay.
+type Invited struct {
+	ID     [32]byte // hash of the letter
+	Letter []byte
+	Reason string // why it is still there; empty if nothing has failed
+	Since  time.Time
+}
+
+func (i *Invited) fields(f *codec.Fields) {
+	f.Array(i.ID[:])
+	blob(f, &i.Letter)
+	text(f, &i.Reason)
+	moment(f, &i.Since)
 }
 
 // The states of a Message.
@@ -483,6 +546,9 @@ const (
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8
+	ToldIdle      uint8 = 9 // removed since its keys had not been renewed for long
+	ToldPicture   uint8 = 10
+	ToldPolicy    uint8 = 11
 
 	ToldTimer uint8 = 40 // Value is the minutes after which messages disappear, 0 if they stay
 )
