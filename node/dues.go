@@ -34,8 +34,10 @@ func (n *Node) keepDues(ctx context.Context) {
 				wait = min(wait, in)
 				break
 			}
-			if err = errors.Join(err, n.doDue(d)); err != nil {
-				break
+			// One that cannot be done now does not keep from others.
+			if failed := n.doDue(d); failed != nil {
+				err = errors.Join(err, failed)
+				continue
 			}
 			did = true
 		}
@@ -119,7 +121,7 @@ func (t *turn) remove(m *store.Message) error {
 		t.rec.Messages--
 	}
 	t.events = true
-	return errors.Join(t.tx.RemoveMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID), t.n.noteConversation(t.tx, t.o.group))
+	return errors.Join(t.tx.RemoveMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID))
 }
 
 // sendDue sends a text that was to be sent now.

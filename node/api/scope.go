@@ -66,6 +66,8 @@ var scopes = map[string]scope{
 	"conversation-config": {owner, false}, "set-conversation-config": {owner, false}, "unset-conversation-config": {owner, false},
 	"create-token": {owner, false}, "tokens": {owner, false}, "revoke-token": {owner, false},
 
+	"decide": {owner, false}, "search": {owner, false},
+
 	"events": {reads, false}, "last-event": {reads, false},
 }
 

@@ -59,6 +59,8 @@ var wanted = map[string]string{
 	"DELETE /v1/conversations/{ref}/scheduled/{number}":   "owner",
 	"POST /v1/conversations/{ref}/read":                   "owner",
 	"PATCH /v1/conversations/{ref}":                       "owner",
+	"PUT /v1/contacts/{ref}/accepted":                     "owner",
+	"GET /v1/search":                                      "owner",
 	"POST /v1/groups":                                     "owner",
 	"PATCH /v1/groups/{ref}":                              "owner",
 	"POST /v1/groups/{ref}/leave":                         "owner",

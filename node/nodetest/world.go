@@ -18,9 +18,11 @@ import (
 	"sotto/crypto/key"
 	"sotto/node"
 	"sotto/relay/access"
+	"sotto/relay/mailbox/badgerbox"
 	"sotto/relay/mailbox/membox"
 	"sotto/relay/server"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 	"sotto/storage/blob/memblob"
 	"sotto/storage/kv"
 	"sotto/storage/vault"
@@ -28,20 +30,22 @@ import (
 
 // World holds relays by their keys.
 type World struct {
-	t *testing.T
+	t    testing.TB
+	disk bool // homes are on disk
 
 	mu     sync.Mutex // guards the following field
 	relays map[key.RelayPublic]*Relay
 }
 
 // New makes an empty world.
-func New(t *testing.T) *World { return &World{t: t, relays: map[key.RelayPublic]*Relay{}} }
+func New(t testing.TB) *World { return &World{t: t, relays: map[key.RelayPublic]*Relay{}} }
 
 // Relay is a relay that can be stopped and started; what it stores stays.
 type Relay struct {
 	Address wire.Address
 	Store   *membox.Store
-	Blobs   *memblob.Store
+	Blobs   blob.Store
+	durable *badgerbox.Store // in place of Store, where what a disk takes is to be measured
 	key     key.RelaySecret
 	tickets *access.Tickets
 
@@ -72,7 +76,11 @@ func (w *World) Relay() *Relay {
 func (r *Relay) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.srv = server.New(server.Config{Key: r.key, Store: r.Store, Slots: r.Store, Blobs: r.Blobs, Policy: access.Policy{Tickets: r.tickets}})
+	c := server.Config{Key: r.key, Store: r.Store, Slots: r.Store, Blobs: r.Blobs, Policy: access.Policy{Tickets: r.tickets}}
+	if r.durable != nil {
+		c.Store, c.Slots = r.durable, r.durable
+	}
+	r.srv = server.New(c)
 }
 
 // Stop ends a relay and every connection to it.
@@ -156,7 +164,8 @@ func (w *World) Person(name string, r *Relay) *Person {
 // made to fail, so the disk's flushes show nothing and take most of the time.
 func (w *World) folder() string {
 	dir, err := os.MkdirTemp("/dev/shm", "sotto-*")
-	if err != nil {
+	if err != nil || w.disk {
+		os.Remove(dir)
 		return w.t.TempDir()
 	}
 	w.t.Cleanup(func() { os.RemoveAll(dir) })
