@@ -16,7 +16,7 @@ import (
 const minPrefix = 4
 
 var contactStates = map[uint8]string{
-	store.ContactPending: ContactPending, store.ContactEstablished: ContactEstablished, store.ContactFailed: ContactFailed,
+	store.ContactPending: ContactPending, store.ContactEstablished: ContactEstablished, store.ContactFailed: ContactFailed, store.ContactRequested: ContactRequested,
 }
 
 func showContact(c *store.Contact) Contact {

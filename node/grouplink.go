@@ -166,6 +166,9 @@ func (n *Node) putRequest(tx *store.Tx, group []byte, r *store.GroupRequest) err
 	if len(all) >= maxRequests || r.Account == n.account.ID() {
 		return nil
 	}
+	if c, err := tx.Contact(r.Account); err == nil && c.Blocked {
+		return nil
+	}
 	return errors.Join(tx.PutGroupRequest(group, r), n.noteConversation(tx, group))
 }
 

@@ -27,6 +27,7 @@ import (
 type InviteOptions struct {
 	Expires time.Duration // from now; 0 means DefaultInvite
 	Name    string        // what to call who opens it; empty: by their profile name
+	Ask     bool          // whoever opens it is shown as a request, about which the user decides
 }
 
 // How long an invite can be opened.
@@ -40,7 +41,7 @@ const (
 )
 
 // Invite makes an invite. Whoever opens the link becomes a contact: making it is
-// consent. It returns ErrInvalid, and ErrUnreachable if no relay is known.
+// consent, unless o.Ask says that it is not. It returns ErrInvalid, and ErrUnreachable if no relay is known.
 func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	switch {
 	case o.Expires == 0:
@@ -94,7 +95,7 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	}
 	read, owner := link.Secret.SlotRead(), key.NewCapability()
 	rec := &store.Invite{OfferHash: secrets.OfferHash, Secrets: secrets.Append(nil), Relay: home, Slot: wire.SlotID(at.Key, read.Public()),
-		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: expires, Name: o.Name, State: store.InviteOpen, Created: n.clock()}
+		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: expires, Name: o.Name, State: store.InviteOpen, Created: n.clock(), Ask: o.Ask}
 	if err := n.update(func(tx *store.Tx) error { return tx.PutInvite(rec) }); err != nil {
 		return Invite{}, apiError(err)
 	}

@@ -44,6 +44,7 @@ import (
 	"sotto/relay/client"
 	"sotto/relay/wire"
 	"sotto/storage/kv"
+	"sotto/storage/search"
 	"sotto/storage/vault"
 )
 
@@ -136,7 +137,12 @@ func Open(home string, o Options) (*Node, error) {
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}
-	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(), dues: newHub(),
+	index, err := search.Open(v)
+	if err != nil {
+		v.Close()
+		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
+	}
+	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v, Index: index}, started: o.Clock(), events: newHub(), dues: newHub(),
 		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}
 	n.opt.Passphrase = nil
 	if err := n.load(); err != nil {
@@ -227,6 +233,7 @@ func (n *Node) Run(ctx context.Context) error {
 					n.log.Warn("old events are not trimmed", "err", err)
 				}
 				n.task("overdue", func(context.Context) error { return n.dropOverdue() })
+				n.cleanIndex()
 			}
 		}
 	}
@@ -293,6 +300,7 @@ func (n *Node) begin() error {
 			n.advanceJoining(j.ID)
 		}
 	}
+	n.keepIndex()
 	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil

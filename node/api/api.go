@@ -53,6 +53,8 @@ type Node interface {
 	Contact(ctx context.Context, ref string) (node.Contact, error)
 	Rename(ctx context.Context, ref, name string) (node.Contact, error)
 	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
+	// Decide makes a contact of who asks to be one, or forgets them. They are not told.
+	Decide(ctx context.Context, ref string, accept bool) (node.Contact, error)
 	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
 	// Unverify takes SetVerified back.
 	Unverify(ctx context.Context, ref string) (node.SafetyNumber, error)
@@ -67,6 +69,11 @@ type Node interface {
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)
 	Messenger
+
+	// Around returns at most limit messages, the oldest first, with one in their middle.
+	Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error)
+	// Search looks for messages in one conversation, or in all if in is empty.
+	Search(ctx context.Context, query, in, cursor string, limit int) (node.SearchPage, error)
 
 	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
 	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)

@@ -201,7 +201,7 @@ func (c *Client) Status(ctx context.Context) (node.Status, error) {
 
 // Invite makes a link.
 func (c *Client) Invite(ctx context.Context, o InviteOptions) (out node.Invite, err error) {
-	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name}, &out)
+	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name, o.Ask}, &out)
 }
 
 // Invites returns the invites that can still be used.
@@ -243,6 +243,11 @@ func (c *Client) Rename(ctx context.Context, ref, name string) (node.Contact, er
 // Block blocks a contact, or no longer.
 func (c *Client) Block(ctx context.Context, ref string, blocked bool) (node.Contact, error) {
 	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/blocked", ref, blockedBody{blocked})
+}
+
+// Decide accepts or declines who asks to be a contact.
+func (c *Client) Decide(ctx context.Context, ref string, accept bool) (node.Contact, error) {
+	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/accepted", ref, acceptedBody{accept})
 }
 
 // SafetyNumber returns what two people compare.
@@ -295,6 +300,28 @@ func (c *Client) Messages(ctx context.Context, ref, before, after string, limit 
 	}
 	out, err := get[messages](ctx, c, path+"?"+q.Encode())
 	return out.Messages, err
+}
+
+// Around returns messages of a conversation with one in their middle.
+func (c *Client) Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error) {
+	path, err := at("/v1/conversations/%s/messages", ref)
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{"around": {id}, "limit": {strconv.Itoa(limit)}}
+	out, err := get[messages](ctx, c, path+"?"+q.Encode())
+	return out.Messages, err
+}
+
+// Search looks for messages; limit is at most [MaxMessages].
+func (c *Client) Search(ctx context.Context, query, in, cursor string, limit int) (node.SearchPage, error) {
+	q := url.Values{"q": {query}, "limit": {strconv.Itoa(limit)}}
+	for name, v := range map[string]string{"in": in, "cursor": cursor} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	return get[node.SearchPage](ctx, c, "/v1/search?"+q.Encode())
 }
 
 // CreateGroup makes a group.

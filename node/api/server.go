@@ -225,6 +225,7 @@ type (
 	inviteBody struct {
 		Expires int64  `json:"expires_in,omitempty" minimum:"0" maximum:"31622400" doc:"seconds; 0 means the node's default"`
 		Name    string `json:"name,omitempty" doc:"what to call who opens it"`
+		Ask     bool   `json:"ask,omitempty" doc:"whoever opens it is a request first, about which you decide"`
 	}
 	acceptBody struct {
 		Link string `json:"link"`
@@ -232,6 +233,9 @@ type (
 	}
 	nameBody struct {
 		Name string `json:"name"`
+	}
+	acceptedBody struct {
+		Accepted bool `json:"accepted"`
 	}
 	blockedBody struct {
 		Blocked bool `json:"blocked"`
@@ -275,7 +279,7 @@ func (s *Server) routes() {
 
 	route(s, http.MethodPost, "/v1/invites", "invite", "Make a link",
 		func(ctx context.Context, in *struct{ Body inviteBody }) (node.Invite, error) {
-			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name})
+			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name, Ask: in.Body.Ask})
 		})
 	route(s, http.MethodGet, "/v1/invites", "invites", "Invites that can still be used",
 		func(ctx context.Context, _ *none) (invites, error) {
@@ -308,6 +312,10 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refBody[blockedBody]) (node.Contact, error) {
 			return n.Block(ctx, in.Ref, in.Body.Blocked)
 		})
+	route(s, http.MethodPut, "/v1/contacts/{ref}/accepted", "decide", "Accept or decline who asks to be a contact",
+		func(ctx context.Context, in *refBody[acceptedBody]) (node.Contact, error) {
+			return n.Decide(ctx, in.Ref, in.Body.Accepted)
+		})
 	route(s, http.MethodGet, "/v1/contacts/{ref}/safety-number", "safety-number", "What two people compare",
 		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.SafetyNumber(ctx, in.Ref) })
 	route(s, http.MethodPut, "/v1/contacts/{ref}/safety-number", "verify", "Mark a contact as verified, if this is its safety number",
@@ -329,10 +337,18 @@ func (s *Server) routes() {
 			Ref    string `path:"ref" maxLength:"256"`
 			Before string `query:"before" maxLength:"256" doc:"id of a message: the newest before it"`
 			After  string `query:"after" maxLength:"256" doc:"id of a message: the oldest after it"`
+			Around string `query:"around" maxLength:"256" doc:"id of a message: it, in the middle of others"`
 			Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		}) (messages, error) {
 			if in.Before != "" && in.After != "" {
 				return messages{}, fmt.Errorf("before together with after is %w", node.ErrInvalid)
+			}
+			if in.Around != "" {
+				if in.Before+in.After != "" {
+					return messages{}, fmt.Errorf("around together with before or after is %w", node.ErrInvalid)
+				}
+				m, err := n.Around(ctx, in.Ref, in.Around, in.Limit)
+				return messages{list(m)}, err
 			}
 			m, err := n.Messages(ctx, in.Ref, in.Before, in.After, in.Limit)
 			return messages{list(m)}, err
@@ -341,6 +357,16 @@ func (s *Server) routes() {
 	route(s, http.MethodPost, "/v1/conversations/{ref}/report", "report", "Make a report of messages, by which a stranger sees who wrote them; nothing is sent",
 		func(ctx context.Context, in *refBody[reportBody]) (node.Report, error) {
 			return n.Report(ctx, in.Ref, in.Body.Messages, in.Body.Reason)
+		})
+
+	route(s, http.MethodGet, "/v1/search", "search", "Search messages, the newest first",
+		func(ctx context.Context, in *struct {
+			Query  string `query:"q" required:"true" maxLength:"1024" doc:"words, \"phrases\", begin*, -not, from:NAME, in:NAME, before:DATE, after:DATE, has:KIND"`
+			In     string `query:"in" maxLength:"256" doc:"a conversation; absent for all"`
+			Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+			Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		}) (node.SearchPage, error) {
+			return n.Search(ctx, in.Query, in.In, in.Cursor, in.Limit)
 		})
 
 	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",

@@ -141,6 +141,7 @@ const (
 	InviteAnswered uint8 = 2 // its secrets are gone
 	InviteRevoked  uint8 = 3
 	InviteExpired  uint8 = 4
+	InviteAsked    uint8 = 5 // somebody has opened it, and the user is to decide about them
 )
 
 // Invite is a link that this node made, under the hash of its offer.
@@ -158,9 +159,11 @@ type Invite struct {
 	Name      string // what to call who opens it; may be empty
 	State     uint8
 	Request   [32]byte // hash of the message 1 that was answered
-	Contact   [32]byte // account that it was answered to
+	Contact   [32]byte // account that it was answered to, or that asks
 	Created   time.Time
 	Group     []byte // of a link to a group; empty for an invite
+	Ask       bool   // the user decides who becomes a contact
+	Asked     []byte // of InviteAsked: the request that waits
 }
 
 func (i *Invite) fields(f *codec.Fields) {
@@ -180,6 +183,8 @@ func (i *Invite) fields(f *codec.Fields) {
 	f.Array(i.Contact[:])
 	moment(f, &i.Created)
 	blob(f, &i.Group)
+	f.Flag(&i.Ask)
+	blob(f, &i.Asked)
 }
 
 // GroupRequest is somebody who asks to be let into a group.
@@ -306,6 +311,7 @@ const (
 	ContactPending     uint8 = 1
 	ContactEstablished uint8 = 2
 	ContactFailed      uint8 = 3
+	ContactRequested   uint8 = 4 // they ask, and the user is to decide
 )
 
 // Contact is an account that this one has met.
@@ -634,7 +640,6 @@ type Message struct {
 	Until     time.Time // when it disappears; zero while that is not known
 	Options   []string  // of KindPoll; Text is the question
 	Multiple  bool      // of KindPoll
-	Owed      uint8     // receipts that were or will be sent for it
 	Proof     *Proof    // of another's; nil if there is none
 }
 
@@ -655,13 +660,10 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.Signature)
 }
 
-// Who deleted a Message for all, and which receipts are sent.
+// Who deleted a Message for all.
 const (
 	DeletedByAuthor uint8 = 1
 	DeletedByAdmin  uint8 = 2
-
-	OwedDelivered uint8 = 1
-	OwedRead      uint8 = 2
 )
 
 func (m *Message) fields(f *codec.Fields) {
@@ -695,7 +697,6 @@ func (m *Message) fields(f *codec.Fields) {
 	moment(f, &m.Until)
 	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
 	f.Flag(&m.Multiple)
-	f.U8(&m.Owed)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {
