@@ -181,7 +181,11 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 	out := Conversation{ID: groupID(c.Group), Kind: KindDirect, Name: names.of(c.Contact), Relay: c.Relay, State: "pending", Messages: int(c.Messages),
 		Missing: int(c.Missing), Unreadable: int(c.Unreadable), Queued: len(core.Queue) + len(core.Flight), Since: c.Since.UTC()}
 	if c.Many {
-		out.Kind, out.Name = KindGroup, c.Name
+		asking, err := tx.GroupRequests(c.Group)
+		if err != nil {
+			return out, err
+		}
+		out.Kind, out.Name, out.Requests = KindGroup, c.Name, len(asking)
 		switch {
 		case core.Over:
 			out.State = StateLeft

@@ -504,6 +504,10 @@ func invitedBy(tx *store.Tx, w *conversation.Welcome) (contact store.Contact, he
 	if err != nil {
 		return contact, held, err
 	}
+	if held.Joining != [32]byte{} { // who lets us in need not be somebody we know
+		j, err := tx.Joining(held.Joining)
+		return store.Contact{Account: j.Account, Name: j.By}, held, err
+	}
 	if contact, err = tx.Contact(held.Contact); err != nil {
 		return contact, held, err
 	}
@@ -531,7 +535,16 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
-	info, err := conversation.ValidateWelcome(g, inviter, contact.Account)
+	var info *conversation.GroupInfo
+	var joining store.Joining
+	from := identity.AccountID(contact.Account)
+	if held.Joining == [32]byte{} {
+		info, err = conversation.ValidateWelcome(g, inviter, from)
+	} else if joining, err = tx.Joining(held.Joining); err != nil {
+		return nil, err
+	} else {
+		info, from, err = conversation.ValidateLink(g, inviter, joining.Group, joining.Account)
+	}
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
@@ -584,10 +597,14 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 		}
 	}
 	now := n.clock()
-	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), State: store.MessageReceived, Kind: store.KindChange, From: contact.Account,
+	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), State: store.MessageReceived, Kind: store.KindChange, From: from,
 		Sent: now, Arrived: now, Told: []store.Told{{What: store.ToldAdded, Of: n.account.ID()}}}
 	rec.Messages++
 	err = errors.Join(n.putConversation(tx, &rec, g, core, keys), n.noteRoster(tx, g), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
+	if held.Joining != [32]byte{} {
+		joining.Step = store.AcceptDone
+		return group, errors.Join(err, tx.PutJoining(&joining))
+	}
 	// What was used up is replaced.
 	n.takeUp(contact.Group)
 	return group, err

@@ -135,7 +135,7 @@ func (n *Node) takeUp(group []byte) {
 		}
 		return o.do(func(t *turn) error {
 			if t.rec.Many {
-				return t.announce()
+				return errors.Join(t.announce(), t.passRequests())
 			}
 			return errors.Join(t.takeWaiting(t.rec.Contact), t.handOut())
 		})
@@ -214,6 +214,9 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	inv, err := tx.Invite(b.OfferHash)
 	if err != nil {
 		return nil, passOver("a request to no invite of ours")
+	}
+	if len(inv.Group) > 0 {
+		return inv.Group, n.groupRequest(tx, &inv, b)
 	}
 	switch {
 	case inv.State == store.InviteAnswered && inv.Request == b.Hash():

@@ -161,7 +161,7 @@ func (n *Node) placeInvite(offer [32]byte) {
 		if err != nil {
 			return err
 		}
-		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), true, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
+		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), len(i.Group) == 0, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
 		if n.heed(err) != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (n *Node) Invites(ctx context.Context) (out []Invite, err error) {
 	err = n.view(func(tx *store.Tx) error {
 		all, err := tx.Invites()
 		for _, i := range all {
-			if i.State == store.InviteOpen && i.Expires > now {
+			if i.State == store.InviteOpen && i.Expires > now && len(i.Group) == 0 {
 				open = append(open, i)
 			}
 		}

@@ -37,7 +37,7 @@ func (t *turn) handOut() error {
 	oneTime, lastResort := 0, false
 	for _, b := range all {
 		switch age := t.now.Sub(b.Made); {
-		case b.Contact != c.Account:
+		case b.Contact != c.Account || b.Joining != [32]byte{}:
 		case age > lifetimeAfter:
 			if err := t.tx.DeleteBundle(b.Ref); err != nil {
 				return err
@@ -126,6 +126,8 @@ func (t *turn) hear(from conversation.Leaf, c *content.Message, it *item) error 
 		return nil
 	}
 	switch c.Kind {
+	case content.GroupRequest, content.GroupRefusal:
+		return t.takeRequest(c, it.rights)
 	case content.Receipt:
 		return t.takeReceipt(c, it)
 	case content.Typing:

@@ -300,6 +300,15 @@ func (n *Node) begin() error {
 	n.startLetters()
 	n.fetchInvited()
 	n.collect()
+	var joinings []store.Joining
+	if err := n.view(func(tx *store.Tx) (err error) { joinings, err = tx.Joinings(); return err }); err != nil {
+		return apiError(err)
+	}
+	for _, j := range joinings {
+		if j.Step == store.AcceptTaking || j.Step == store.AcceptSending {
+			n.advanceJoining(j.ID)
+		}
+	}
 	n.keepIndex()
 	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })

@@ -434,6 +434,9 @@ func (t *turn) enter(s *mls.Staged) error {
 			return err
 		}
 	}
+	if err := t.settleRequests(); err != nil {
+		return err
+	}
 	return t.forgetEpochs()
 }
 

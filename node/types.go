@@ -113,6 +113,7 @@ type Conversation struct {
 	MutedUntil   time.Time `json:"muted_until,omitzero"`
 	Archived     bool      `json:"archived,omitempty"`
 	Timer        int       `json:"timer,omitempty" doc:"seconds after which new messages disappear, once they were read; 0: never"`
+	Requests     int       `json:"requests,omitempty" doc:"how many ask to be let into the group"`
 	Scheduled    int       `json:"scheduled,omitempty" doc:"texts that are to be sent later"`
 }
 

@@ -47,7 +47,8 @@ func (a *app) groupCommand() *cobra.Command {
 			}
 			return node.GroupChange{Announce: &on}, nil
 		}),
-		a.policyCommand(), a.pictureCommand(), a.leaveCommand())
+		a.policyCommand(), a.pictureCommand(), a.linkCommand(), a.joinCommand(), a.requestsCommand(), a.answerCommand("approve", "Let somebody in who asks", true),
+		a.answerCommand("decline", "Do not let somebody in; they are not told", false), a.leaveCommand())
 }
 
 func (a *app) policyCommand() *cobra.Command {
@@ -241,5 +242,107 @@ func (a *app) leaveCommand() *cobra.Command {
 				a.say("You leave %s as soon as another member's node has seen it.", safe(c.Name))
 			}
 		})
+	})
+}
+
+func (a *app) linkCommand() *cobra.Command {
+	var expires time.Duration
+	var show bool
+	var revoke string
+	c := a.command("link GROUP [--expires DURATION] | --list | --revoke ID", "Make a link to a group: who opens it asks to be let in", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if revoke != "" {
+			if err := cl.RevokeInvite(ctx, revoke); err != nil {
+				return a.whom(err)
+			}
+			a.say("The link is revoked.")
+			return nil
+		}
+		if show {
+			links, err := cl.GroupLinks(ctx, args[0])
+			if err != nil {
+				return a.whom(err)
+			}
+			return a.print(links, func(w io.Writer) {
+				var rows [][]string
+				for _, l := range links {
+					rows = append(rows, []string{l.ID, l.Expires.Local().Format("2006-01-02 15:04")})
+				}
+				table(w, []string{"ID", "EXPIRES"}, rows)
+			})
+		}
+		l, err := cl.LinkGroup(ctx, args[0], expires)
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(l, func(w io.Writer) {
+			fmt.Fprintln(w, l.Link)
+			a.say("Whoever opens it asks to be let in: sotto group requests %s. It works until %s. %s", safe(args[0]), l.Expires.Local().Format("2006-01-02 15:04"), l.Words)
+		})
+	})
+	c.Flags().DurationVar(&expires, "expires", 0, "how long it can be opened: a `duration`, 168h if not given")
+	c.Flags().BoolVar(&show, "list", false, "show the links that can be opened")
+	c.Flags().StringVar(&revoke, "revoke", "", "make the link with this `id` useless")
+	return c
+}
+
+func (a *app) joinCommand() *cobra.Command {
+	return a.command("join [LINK]", "Open a link to a group and ask to be let in; without one, show what came of those", 0, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if len(args) == 1 {
+			j, err := cl.JoinGroup(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(j, func(io.Writer) {
+				a.say("You have asked to be let in. The group is there as soon as somebody has done that.")
+			})
+		}
+		all, err := cl.Joinings(ctx)
+		if err != nil {
+			return err
+		}
+		return a.print(all, func(w io.Writer) {
+			var rows [][]string
+			for _, j := range all {
+				rows = append(rows, []string{safe(j.Group), safe(j.By), j.State, safe(j.Words)})
+			}
+			table(w, []string{"GROUP", "BY", "STATE", ""}, rows)
+		})
+	})
+}
+
+func (a *app) requestsCommand() *cobra.Command {
+	return a.command("requests GROUP", "Who asks to be let into a group", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		all, err := cl.GroupRequests(ctx, args[0])
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(all, func(w io.Writer) {
+			var rows [][]string
+			for _, r := range all {
+				rows = append(rows, []string{safe(r.Name), r.Account, r.Since.Local().Format("2006-01-02 15:04")})
+			}
+			table(w, []string{"NAME", "ACCOUNT", "SINCE"}, rows)
+		})
+	})
+}
+
+func (a *app) answerCommand(verb, short string, in bool) *cobra.Command {
+	return a.command(verb+" GROUP WHO", short, 2, 2, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if err := cl.AnswerRequest(ctx, args[0], args[1], in); err != nil {
+			return a.whom(err)
+		}
+		g, err := a.settled(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(g, func(io.Writer) { a.sayGroup(g, "Done.") })
 	})
 }

@@ -83,6 +83,17 @@ type Node interface {
 	ChangeGroup(ctx context.Context, ref string, g node.GroupChange) (node.Group, error)
 	LeaveGroup(ctx context.Context, ref string) error
 
+	// LinkGroup makes a link to a group; GroupLinks lists those that can be opened, and
+	// RevokeInvite ends one.
+	LinkGroup(ctx context.Context, ref string, expires time.Duration) (node.GroupLink, error)
+	GroupLinks(ctx context.Context, ref string) ([]node.GroupLink, error)
+	// JoinGroup opens a link and asks to be let in.
+	JoinGroup(ctx context.Context, link string) (node.Joining, error)
+	Joinings(ctx context.Context) ([]node.Joining, error)
+	GroupRequests(ctx context.Context, ref string) ([]node.GroupRequest, error)
+	// AnswerRequest lets somebody in who asks, or declines.
+	AnswerRequest(ctx context.Context, ref, who string, in bool) error
+
 	// Events returns what has happened after the event numbered after, first what
 	// is there, then what comes, until ctx ends or an error is yielded.
 	Events(ctx context.Context, after uint64) iter.Seq2[node.Event, error]

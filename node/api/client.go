@@ -388,6 +388,43 @@ func (c *Client) LeaveGroup(ctx context.Context, ref string) error {
 	return c.call(ctx, http.MethodPost, path, nil, nil)
 }
 
+// LinkGroup makes a link to a group.
+func (c *Client) LinkGroup(ctx context.Context, ref string, expires time.Duration) (node.GroupLink, error) {
+	return put[node.GroupLink](ctx, c, http.MethodPost, "/v1/groups/%s/links", ref, linkBody{int64(expires / time.Second)})
+}
+
+// GroupLinks returns the links to a group that can be opened.
+func (c *Client) GroupLinks(ctx context.Context, ref string) ([]node.GroupLink, error) {
+	out, err := getAt[groupLinks](ctx, c, "/v1/groups/%s/links", ref)
+	return out.Links, err
+}
+
+// GroupRequests returns who asks to be let into a group.
+func (c *Client) GroupRequests(ctx context.Context, ref string) ([]node.GroupRequest, error) {
+	out, err := getAt[groupRequests](ctx, c, "/v1/groups/%s/requests", ref)
+	return out.Requests, err
+}
+
+// AnswerRequest lets somebody in who asks, or declines.
+func (c *Client) AnswerRequest(ctx context.Context, ref, who string, in bool) error {
+	path, err := at("/v1/groups/%s/requests", ref)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodPost, path, answerBody{who, in}, nil)
+}
+
+// JoinGroup opens a link to a group and asks to be let in.
+func (c *Client) JoinGroup(ctx context.Context, link string) (out node.Joining, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/joinings", joinBody{link}, &out)
+}
+
+// Joinings returns the groups that were asked to let this account in.
+func (c *Client) Joinings(ctx context.Context) ([]node.Joining, error) {
+	out, err := get[joinings](ctx, c, "/v1/joinings")
+	return out.Joinings, err
+}
+
 // LastEvent returns the number of the newest event.
 func (c *Client) LastEvent(ctx context.Context) (uint64, error) {
 	out, err := get[lastEvent](ctx, c, "/v1/events/last")

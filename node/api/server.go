@@ -205,6 +205,15 @@ type (
 	conversations struct {
 		Conversations []node.Conversation `json:"conversations" nullable:"false"`
 	}
+	groupLinks struct {
+		Links []node.GroupLink `json:"links" nullable:"false"`
+	}
+	groupRequests struct {
+		Requests []node.GroupRequest `json:"requests" nullable:"false"`
+	}
+	joinings struct {
+		Joinings []node.Joining `json:"joinings" nullable:"false"`
+	}
 	messages struct {
 		Messages []node.Message `json:"messages" nullable:"false"`
 	}
@@ -255,6 +264,16 @@ type (
 		Post    bool     `json:"post,omitempty"`
 		Chats   []string `json:"chats,omitempty" maxItems:"256" doc:"conversations, by name or id; none: all"`
 		Expires int64    `json:"expires_in,omitempty" minimum:"0" maximum:"316224000" doc:"seconds; 0: never"`
+	}
+	linkBody struct {
+		Expires int64 `json:"expires_in,omitempty" minimum:"0" maximum:"31622400" doc:"seconds; 0 means the node's default"`
+	}
+	joinBody struct {
+		Link string `json:"link"`
+	}
+	answerBody struct {
+		Who string `json:"who" doc:"who asks, by account or name"`
+		In  bool   `json:"in"`
 	}
 	valueBody struct {
 		Value string `json:"value"`
@@ -396,6 +415,33 @@ func (s *Server) routes() {
 	route(s, http.MethodPatch, "/v1/groups/{ref}", "change-group", "Change a group; it comes about when the relay has taken it",
 		func(ctx context.Context, in *refBody[node.GroupChange]) (node.Group, error) {
 			return n.ChangeGroup(ctx, in.Ref, in.Body)
+		})
+	route(s, http.MethodPost, "/v1/groups/{ref}/links", "link-group", "Make a link to a group: who opens it asks to be let in",
+		func(ctx context.Context, in *refBody[linkBody]) (node.GroupLink, error) {
+			return n.LinkGroup(ctx, in.Ref, time.Duration(in.Body.Expires)*time.Second)
+		})
+	route(s, http.MethodGet, "/v1/groups/{ref}/links", "group-links", "Links to a group that can be opened; DELETE /v1/invites/{id} ends one",
+		func(ctx context.Context, in *refInput) (groupLinks, error) {
+			l, err := n.GroupLinks(ctx, in.Ref)
+			return groupLinks{list(l)}, err
+		})
+	route(s, http.MethodGet, "/v1/groups/{ref}/requests", "group-requests", "Who asks to be let into a group",
+		func(ctx context.Context, in *refInput) (groupRequests, error) {
+			r, err := n.GroupRequests(ctx, in.Ref)
+			return groupRequests{list(r)}, err
+		})
+	route(s, http.MethodPost, "/v1/groups/{ref}/requests", "answer-request", "Let somebody in who asks, or decline",
+		func(ctx context.Context, in *refBody[answerBody]) (none, error) {
+			return none{}, n.AnswerRequest(ctx, in.Ref, in.Body.Who, in.Body.In)
+		})
+	route(s, http.MethodPost, "/v1/joinings", "join-group", "Open a link to a group and ask to be let in",
+		func(ctx context.Context, in *struct{ Body joinBody }) (node.Joining, error) {
+			return n.JoinGroup(ctx, in.Body.Link)
+		})
+	route(s, http.MethodGet, "/v1/joinings", "joinings", "Groups that were asked to let this account in",
+		func(ctx context.Context, _ *none) (joinings, error) {
+			j, err := n.Joinings(ctx)
+			return joinings{list(j)}, err
 		})
 	route(s, http.MethodPost, "/v1/groups/{ref}/leave", "leave-group", "Leave a group; its history stays",
 		func(ctx context.Context, in *refInput) (none, error) { return none{}, n.LeaveGroup(ctx, in.Ref) })

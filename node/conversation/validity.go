@@ -408,6 +408,46 @@ func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool
 // for good: by is the leaf that made the welcome, inviter the account whose device
 // that must be.
 func ValidateWelcome(g *mls.Group, by mls.LeafIndex, inviter identity.AccountID) (*GroupInfo, error) {
+	info, account, err := validJoin(g, by)
+	if err == nil && account != inviter {
+		return nil, invalid("a welcome made by another than who was given the key package")
+	}
+	return info, err
+}
+
+// ValidateLink judges a group that a link has led to: it is the one that the link names, who
+// made the link is still in it, and the welcome is of somebody who may let others in. It
+// returns who that was.
+func ValidateLink(g *mls.Group, by mls.LeafIndex, group []byte, maker identity.AccountID) (*GroupInfo, identity.AccountID, error) {
+	info, account, err := validJoin(g, by)
+	switch {
+	case err != nil:
+		return nil, identity.AccountID{}, err
+	case !bytes.Equal(g.GroupID(), group):
+		return nil, identity.AccountID{}, invalid("another group than the link names")
+	case info.Role(maker) == 0:
+		return nil, identity.AccountID{}, invalid("a group that who made the link is not in")
+	case info.May(account)&MayAdd == 0:
+		return nil, identity.AccountID{}, invalid("a welcome made by one that may not let anybody in")
+	}
+	return info, account, nil
+}
+
+// validJoin judges a group of many before it is joined, and returns who made the welcome.
+func validJoin(g *mls.Group, by mls.LeafIndex) (*GroupInfo, identity.AccountID, error) {
+	info, err := validGroup(g)
+	if err != nil {
+		return nil, identity.AccountID{}, err
+	}
+	node, ok := g.Member(by)
+	if !ok {
+		return nil, identity.AccountID{}, invalid("a welcome made by nobody")
+	}
+	account, _, err := LeafOf(node)
+	return info, account, err
+}
+
+func validGroup(g *mls.Group) (*GroupInfo, error) {
 	info, err := Group(g.Context())
 	if err != nil {
 		return nil, err
@@ -427,13 +467,6 @@ func ValidateWelcome(g *mls.Group, by mls.LeafIndex, inviter identity.AccountID)
 	}
 	if len(info.Roles) != len(accounts) {
 		return nil, invalid("%d accounts with a role, %d in the group", len(info.Roles), len(accounts))
-	}
-	node, ok := g.Member(by)
-	if !ok {
-		return nil, invalid("a welcome made by nobody")
-	}
-	if account, _, err := LeafOf(node); err != nil || account != inviter {
-		return nil, invalid("a welcome made by another than who was given the key package")
 	}
 	return info, nil
 }

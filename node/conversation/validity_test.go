@@ -329,3 +329,29 @@ func TestOwnerOfWhatIsLeft(t *testing.T) {
 		}
 	}
 }
+
+// A link leads into the group that it names, as long as who made it is there, by somebody who
+// may let others in.
+func TestLinkLeadsWhereItSays(t *testing.T) {
+	people := newCircle(t)
+	ana, ben, cem, dov := people[0], people[1], people[2], people[3]
+	id := dov.group.GroupID()
+	for _, tt := range []struct {
+		name  string
+		by    *person
+		group []byte
+		maker identity.AccountID
+		ok    bool
+	}{
+		{"by who made the link", ana, id, ana.account(), true},
+		{"by another who may add", ben, id, ana.account(), true},
+		{"by one that may not add", cem, id, ana.account(), false},
+		{"into another group", ana, []byte("another"), ana.account(), false},
+		{"without who made the link", ana, id, newPerson(t).account(), false},
+	} {
+		_, by, err := ValidateLink(dov.group, tt.by.group.OwnLeaf(), tt.group, tt.maker)
+		if tt.ok && (err != nil || by != tt.by.account()) || !tt.ok && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v, %v", tt.name, by, err)
+		}
+	}
+}

@@ -161,6 +161,7 @@ type Invite struct {
 	Request   [32]byte // hash of the message 1 that was answered
 	Contact   [32]byte // account that it was answered to, or that asks
 	Created   time.Time
+	Group     []byte // of a link to a group; empty for an invite
 	Ask       bool   // the user decides who becomes a contact
 	Asked     []byte // of InviteAsked: the request that waits
 }
@@ -181,8 +182,63 @@ func (i *Invite) fields(f *codec.Fields) {
 	f.Array(i.Request[:])
 	f.Array(i.Contact[:])
 	moment(f, &i.Created)
+	blob(f, &i.Group)
 	f.Flag(&i.Ask)
 	blob(f, &i.Asked)
+}
+
+// GroupRequest is somebody who asks to be let into a group.
+type GroupRequest struct {
+	Account  [32]byte
+	Name     string
+	Log      []byte
+	Set      []byte
+	Packages [][]byte
+	Since    time.Time
+	Pass     bool // the others in the group are still to be told
+}
+
+func (r *GroupRequest) fields(f *codec.Fields) {
+	f.Array(r.Account[:])
+	text(f, &r.Name)
+	blob(f, &r.Log)
+	blob(f, &r.Set)
+	blobs(f, &r.Packages)
+	moment(f, &r.Since)
+	f.Flag(&r.Pass)
+}
+
+// Joining is a link to a group that was opened here. Its steps are those of an Acceptance.
+type Joining struct {
+	ID         [32]byte
+	Link       string // erased when it has done its work
+	Step       uint8
+	Reason     string
+	Name       string // of the group
+	By         string // what who made the link calls itself
+	Group      []byte
+	Account    [32]byte // who made it
+	Relay      string   // of their inbox
+	Inbox      [32]byte
+	AppendSeed []byte
+	Entry      []byte // the sealed request
+	Since      time.Time
+}
+
+func (j *Joining) fields(f *codec.Fields) {
+	f.Array(j.ID[:])
+	text(f, &j.Link)
+	f.U8(&j.Step)
+	text(f, &j.Reason)
+	text(f, &j.Name)
+	text(f, &j.By)
+	blob(f, &j.Group)
+	f.Array(j.Account[:])
+	text(f, &j.Relay)
+	f.Array(j.Inbox[:])
+	blob(f, &j.AppendSeed)
+	blob(f, &j.Entry)
+	moment(f, &j.Since)
 }
 
 // The steps of an Acceptance.
@@ -344,7 +400,8 @@ type Bundle struct {
 	Contact    [32]byte // who was given it, and may add this device with it
 	LastResort bool     // may be used more than once
 	Made       time.Time
-	Bundle     []byte // an mls key package bundle
+	Bundle     []byte   // an mls key package bundle
+	Joining    [32]byte // of a link to a group: only into that it leads; else zero
 }
 
 func (b *Bundle) fields(f *codec.Fields) {
@@ -353,6 +410,7 @@ func (b *Bundle) fields(f *codec.Fields) {
 	f.Flag(&b.LastResort)
 	moment(f, &b.Made)
 	blob(f, &b.Bundle)
+	f.Array(b.Joining[:])
 }
 
 // Package is a key package of a contact's device, for adding it to a group.

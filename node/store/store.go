@@ -50,6 +50,8 @@ const (
 	tName         vault.Table = 20 // by conversation: what members call themselves
 	tGarbage      vault.Table = 30 // blobs of ours that nobody needs
 	tInvited      vault.Table = 31 // welcomes whose invitation is still at a relay
+	tJoining      vault.Table = 33 // links to groups that were opened here
+	tRequest      vault.Table = 34 // by conversation: who asks to be let in
 	tRenewed      vault.Table = 32 // by conversation: when a device last renewed its keys
 	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
 	tCredential   vault.Table = 57 // by conversation: of those who said something
@@ -230,7 +232,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 
 // ForgetGroup removes the cryptographic side of a conversation: its history stays.
 func (t *Tx) ForgetGroup(group []byte) error {
-	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange, tRenewed); err != nil {
+	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange, tRenewed, tRequest); err != nil {
 		return err
 	}
 	return t.dropBuckets(vault.MLS, group)
@@ -464,6 +466,34 @@ func (t *Tx) Renewed(group []byte) (map[LeafKey]time.Time, error) {
 	return out, nil
 }
 
+// PutGroupRequest writes who asks to be let into a group.
+func (t *Tx) PutGroupRequest(group []byte, r *GroupRequest) error {
+	return t.put(vault.Ref{Table: tRequest, Partition: string(group), Order: string(r.Account[:])}, plain, r)
+}
+
+// DeleteGroupRequest removes it.
+func (t *Tx) DeleteGroupRequest(group []byte, account [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tRequest, Partition: string(group), Order: string(account[:])})
+}
+
+// GroupRequests returns all who ask.
+func (t *Tx) GroupRequests(group []byte) ([]GroupRequest, error) {
+	return all[GroupRequest](t, tRequest, string(group))
+}
+
+// PutJoining writes a link to a group that was opened here.
+func (t *Tx) PutJoining(j *Joining) error {
+	return t.put(vault.Ref{Table: tJoining, Partition: meeting, Order: string(j.ID[:])}, meetingBucket, j)
+}
+
+// Joining returns it, or ErrNotFound.
+func (t *Tx) Joining(id [32]byte) (Joining, error) {
+	return load[Joining](t, vault.Ref{Table: tJoining, Partition: meeting, Order: string(id[:])})
+}
+
+// Joinings returns all of them.
+func (t *Tx) Joinings() ([]Joining, error) { return all[Joining](t, tJoining, meeting) }
+
 // AddGarbage notes a blob to be deleted.
 func (t *Tx) AddGarbage(g *Garbage) error {
 	return t.put(vault.Ref{Table: tGarbage, Order: string(g.Blob[:])}, plain, g)
@@ -514,7 +544,7 @@ func (t *Tx) Rebucket(group []byte) error {
 	}
 	for _, n := range numbers {
 		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
-		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tInvited); err != nil {
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tInvited, tJoining); err != nil {
 			return err
 		}
 	}

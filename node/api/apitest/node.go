@@ -31,6 +31,9 @@ type Node struct {
 	contacts []node.Contact
 	messages map[string][]node.Message // by conversation
 	groups   []node.Group
+	links    []node.GroupLink
+	joinings []node.Joining
+	answered bool // the one request to be let into a group
 	invites  []node.Invite
 	versions map[string][]node.MessageVersion // by message
 	later    []node.Scheduled
@@ -853,4 +856,75 @@ func (n *Node) Shutdown() {
 		n.stopped = true
 		close(n.down)
 	}
+}
+
+// LinkGroup makes a link that leads nowhere.
+func (n *Node) LinkGroup(_ context.Context, ref string, expires time.Duration) (node.GroupLink, error) {
+	if err := n.begin("LinkGroup"); err != nil {
+		return node.GroupLink{}, err
+	}
+	defer n.mu.Unlock()
+	if _, err := n.groupLocked(ref); err != nil {
+		return node.GroupLink{}, err
+	}
+	l := node.GroupLink{ID: n.id("link", ref), Link: "sotto:g#" + n.id("secret", ref), Expires: n.nowLocked().Add(max(expires, time.Minute))}
+	n.links = append(n.links, node.GroupLink{ID: l.ID, Expires: l.Expires})
+	return l, nil
+}
+
+func (n *Node) GroupLinks(_ context.Context, ref string) ([]node.GroupLink, error) {
+	if err := n.begin("GroupLinks"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	_, err := n.groupLocked(ref)
+	return n.links, err
+}
+
+// GroupRequests returns one request, of somebody called Zoe, until it is answered.
+func (n *Node) GroupRequests(_ context.Context, ref string) ([]node.GroupRequest, error) {
+	if err := n.begin("GroupRequests"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	if _, err := n.groupLocked(ref); err != nil || n.answered {
+		return nil, err
+	}
+	return []node.GroupRequest{{Account: n.id("account", "Zoe"), Name: "Zoe", Since: n.nowLocked()}}, nil
+}
+
+func (n *Node) AnswerRequest(_ context.Context, ref, who string, in bool) error {
+	if err := n.begin("AnswerRequest"); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	if _, err := n.groupLocked(ref); err != nil {
+		return err
+	}
+	if who != "Zoe" || n.answered {
+		return fmt.Errorf("request of %q: %w", who, node.ErrNotFound)
+	}
+	n.answered = true
+	return nil
+}
+
+func (n *Node) JoinGroup(_ context.Context, link string) (node.Joining, error) {
+	if err := n.begin("JoinGroup"); err != nil {
+		return node.Joining{}, err
+	}
+	defer n.mu.Unlock()
+	if !strings.HasPrefix(link, "sotto:g#") {
+		return node.Joining{}, fmt.Errorf("this link does not lead to a group: %w", node.ErrInvalid)
+	}
+	j := node.Joining{ID: n.id("joining", link), State: "opening", Since: n.nowLocked()}
+	n.joinings = append(n.joinings, j)
+	return j, nil
+}
+
+func (n *Node) Joinings(context.Context) ([]node.Joining, error) {
+	if err := n.begin("Joinings"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	return n.joinings, nil
 }
