@@ -427,7 +427,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
 		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
 		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},
-		{"config list", nil}, {"config get", []string{"keep"}}, {"config set", []string{"keep", "7"}}, {"config path", nil},
+		{"config list", nil}, {"config get", []string{"sound"}}, {"config set", []string{"sound", "off"}}, {"config unset", []string{"sound"}}, {"config path", nil},
 	}
 	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help"} // their tests are elsewhere
 	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, engine: fake{}, env: func(string) string { return home }}

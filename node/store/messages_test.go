@@ -17,7 +17,7 @@ func open(t *testing.T) DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { v.Close() })
-	return DB{v}
+	return DB{Vault: v}
 }
 
 func update(t *testing.T, db DB, f func(tx *Tx) error) {
