@@ -437,6 +437,10 @@ func (n *Node) eraseMessages(groups [][]byte) error {
 	if err != nil || erased == rotated {
 		return err
 	}
+	// The index holds words of what is gone. What it cannot clean now it does within the hour.
+	if err := n.db.Index.Maintain(context.Background(), n.db.Vault, true); err != nil {
+		n.log.Warn("the search index still holds words of messages that are gone", "err", err)
+	}
 	if err := n.db.RotateErasure(vault.Messages); err != nil {
 		return err
 	}

@@ -59,6 +59,7 @@ var scopes = map[string]scope{
 	"edit": {owner, false}, "delete": {owner, false}, "close-poll": {owner, false}, "pin": {owner, false}, "star": {owner, false}, "starred": {owner, false},
 	"scheduled": {owner, false}, "unschedule": {owner, false}, "read": {owner, false}, "change-conversation": {owner, false},
 
+	"link-group": {owner, false}, "group-links": {owner, false}, "group-requests": {owner, false}, "answer-request": {owner, false}, "join-group": {owner, false}, "joinings": {owner, false},
 	"create-group": {owner, false}, "change-group": {owner, false}, "leave-group": {owner, false},
 	"group": {reads, true},
 
