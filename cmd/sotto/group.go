@@ -256,15 +256,14 @@ func (a *app) linkCommand() *cobra.Command {
 			if err := cl.RevokeInvite(ctx, revoke); err != nil {
 				return a.whom(err)
 			}
-			a.say("The link is revoked.")
-			return nil
+			return a.print(map[string]string{"revoked": revoke}, func(io.Writer) { a.say("The link is useless now.") })
 		}
 		if show {
 			links, err := cl.GroupLinks(ctx, args[0])
 			if err != nil {
 				return a.whom(err)
 			}
-			return a.print(links, func(w io.Writer) {
+			return a.print(map[string][]node.GroupLink{"links": orNone(links)}, func(w io.Writer) {
 				var rows [][]string
 				for _, l := range links {
 					rows = append(rows, []string{l.ID, l.Expires.Local().Format("2006-01-02 15:04")})
@@ -304,7 +303,7 @@ func (a *app) joinCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.print(all, func(w io.Writer) {
+		return a.print(map[string][]node.Joining{"joinings": orNone(all)}, func(w io.Writer) {
 			var rows [][]string
 			for _, j := range all {
 				rows = append(rows, []string{safe(j.Group), safe(j.By), j.State, safe(j.Words)})
@@ -322,7 +321,7 @@ func (a *app) requestsCommand() *cobra.Command {
 		if err != nil {
 			return a.whom(err)
 		}
-		return a.print(all, func(w io.Writer) {
+		return a.print(map[string][]node.GroupRequest{"requests": orNone(all)}, func(w io.Writer) {
 			var rows [][]string
 			for _, r := range all {
 				rows = append(rows, []string{safe(r.Name), r.Account, r.Since.Local().Format("2006-01-02 15:04")})
