@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -467,7 +466,7 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	rec.Many, rec.Name, rec.Announced = true, profile.Name, false
 	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
 	if members := len(g.Roster()); members > joinAtOnce {
-		core.Later = n.clock().Add(rand.N(min(time.Duration(members)*joinSpread, joinSpreadMax)))
+		core.Later = n.clock().Add(n.opt.Random(min(time.Duration(members)*joinSpread, joinSpreadMax)))
 	}
 	if !held.LastResort {
 		if err := tx.DeleteBundle(held.Ref); err != nil {

@@ -30,6 +30,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -69,6 +70,10 @@ type Options struct {
 	Logger     *slog.Logger
 	Clock      func() time.Time // default: time.Now
 
+	// Random returns a random time of 0 to below d, by which devices come apart that
+	// heard the same; default: rand.N of math/rand/v2.
+	Random func(d time.Duration) time.Duration
+
 	// Dial connects to a relay; default: libp2p with a fresh host for each relay
 	// and start.
 	Dial Dial
@@ -102,6 +107,7 @@ type Node struct {
 
 	mu      sync.Mutex // guards the following fields
 	running context.Context
+	byHand  bool // a Stepper does what goroutines do otherwise
 	stop    context.CancelFunc
 	tasks   *tasks
 	work    sync.WaitGroup // goroutines of Run
@@ -120,6 +126,9 @@ func Open(home string, o Options) (*Node, error) {
 	}
 	if o.Clock == nil {
 		o.Clock = time.Now
+	}
+	if o.Random == nil {
+		o.Random = mrand.N[time.Duration]
 	}
 	if o.Free == nil {
 		o.Free = kv.FreeAt
@@ -280,7 +289,7 @@ func (n *Node) begin() error {
 func (n *Node) spawn(f func(ctx context.Context)) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.running == nil || n.running.Err() != nil {
+	if n.running == nil || n.running.Err() != nil || n.byHand {
 		return false
 	}
 	ctx := n.running

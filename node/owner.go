@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -201,7 +200,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	}
 	o.state = t.ownerState
 	if t.wait > 0 {
-		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
+		o.wake(t.wait + o.n.opt.Random(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
 	if t.posts {
 		o.hurryPost()
@@ -599,7 +598,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 			reason("a proposal that is not its sender's own leave")
 			return bad, nil
 		}
-		in.Spread = rand.N(partingSpread)
+		in.Spread = t.n.opt.Random(partingSpread)
 		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
 		m, err := t.message(r, e)
@@ -773,11 +772,16 @@ func (o *owner) snapshot() (*ownerState, error) {
 	return o.state.clone(), nil
 }
 
+// ticked tells the core that the time it waits for has come.
+func (o *owner) ticked() error {
+	return o.do(func(t *turn) error { return t.step(conversation.Tick{}) })
+}
+
 // wait gives the core its ticks.
 func (o *owner) wait(ctx context.Context) {
 	var timer <-chan time.Time
 	tick := func() {
-		if err := o.do(func(t *turn) error { return t.step(conversation.Tick{}) }); err != nil && ctx.Err() == nil {
+		if err := o.ticked(); err != nil && ctx.Err() == nil {
 			o.n.log.Warn("a conversation does not get on", "err", err)
 			timer = time.After(jitter(firstBackoff))
 		}
@@ -830,7 +834,7 @@ func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
 // read brings what stands and comes in the mailbox, generation after generation.
 func (o *owner) read(ctx context.Context) {
 	for failures, pages := 0, 0; ctx.Err() == nil; {
-		err := o.readOn(ctx)
+		err := o.readOn(ctx, (*client.Client).Subscribe)
 		o.mu.Lock()
 		if o.pages != pages {
 			failures, pages = 0, o.pages
@@ -843,32 +847,39 @@ func (o *owner) read(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		}
-		var evidence *client.EvidenceError
-		switch {
-		case errors.As(err, &evidence):
-			err = o.do(func(t *turn) error { return t.step(conversation.Suspect{Reason: evidence.Error()}) })
-			if err == nil {
-				return
-			}
-		case errors.Is(err, mailbox.ErrEra):
-			err = o.do(func(t *turn) error {
-				return t.step(conversation.Suspect{Reason: "the relay's history has gone back behind what this device has read"})
-			})
-			if err == nil {
-				return
-			}
-		}
-		o.setReading(err.Error(), false)
-		o.n.log.Debug("a conversation is not read", "err", err)
-		if !pause(ctx, failures, o.seek) {
+		if o.unread(err) || !pause(ctx, failures, o.seek) {
 			return
 		}
 		failures++
 	}
 }
 
+// unread deals with an error of readOn. It reports whether nothing more is to be read.
+func (o *owner) unread(err error) bool {
+	var evidence *client.EvidenceError
+	reason := ""
+	switch {
+	case errors.As(err, &evidence):
+		reason = evidence.Error()
+	case errors.Is(err, mailbox.ErrEra):
+		reason = "the relay's history has gone back behind what this device has read"
+	}
+	if reason != "" {
+		if err = o.do(func(t *turn) error { return t.step(conversation.Suspect{Reason: reason}) }); err == nil {
+			return true
+		}
+	}
+	o.setReading(err.Error(), false)
+	o.n.log.Debug("a conversation is not read", "err", err)
+	return false
+}
+
+// reading brings what stands behind a place of a mailbox: as Subscribe of a client does
+// without end, or a page of it.
+type reading func(c *client.Client, ctx context.Context, read key.CapabilitySecret, id mailbox.ID, gen mailbox.Gen, from client.Place, take func(*client.Page) error) error
+
 // readOn reads to the end of a generation.
-func (o *owner) readOn(ctx context.Context) error {
+func (o *owner) readOn(ctx context.Context, bring reading) error {
 	s, err := o.snapshot()
 	if err != nil {
 		return err
@@ -887,7 +898,7 @@ func (o *owner) readOn(ctx context.Context) error {
 		}
 	}
 	read := key.CapabilityFromSeed(s.keys[len(s.keys)-1].Read)
-	return r.client.Subscribe(ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
+	return bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
 }
 
 // create makes the conversation's mailbox at the relay.
@@ -939,44 +950,56 @@ func (o *owner) first(s *ownerState) *store.Outgoing {
 // sees broken would be seen by everyone.
 func (o *owner) post(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
-		s, err := o.snapshot()
-		if err != nil {
-			if !pause(ctx, failures, o.kick) {
-				return
-			}
-			failures++
-			continue
-		}
-		out := o.first(s)
-		if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+		idle, err := o.postNext(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case idle:
 			select {
 			case <-ctx.Done():
 				return
 			case <-o.kick:
 			}
-			continue
-		}
-		in, again := o.deposit(ctx, s, out)
-		if ctx.Err() != nil {
-			return
-		}
-		if in != nil {
-			if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
-				// The core may not have heard: the same again, which the relay
-				// knows by its hash.
-				o.release(out.Hash)
-				again = true
-			}
-		}
-		if !again {
+		case err == nil:
 			failures = 0
-			continue
-		}
-		if !pause(ctx, failures, o.kick) {
+		case !pause(ctx, failures, o.kick):
 			return
+		default:
+			failures++
 		}
-		failures++
 	}
+}
+
+var errAgain = errors.New("the same is to be sent again")
+
+// postNext takes the next entry of the outbox to the relay, and tells the core what became
+// of it. It reports whether there was none that may go, and returns an error if the same is
+// to be done again.
+func (o *owner) postNext(ctx context.Context) (idle bool, err error) {
+	s, err := o.snapshot()
+	if err != nil {
+		return false, err
+	}
+	out := o.first(s)
+	if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+		return true, nil
+	}
+	in, again := o.deposit(ctx, s, out)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if in != nil {
+		if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
+			// The core may not have heard: the same again, which the relay
+			// knows by its hash.
+			o.release(out.Hash)
+			again = true
+		}
+	}
+	if again {
+		return false, errAgain
+	}
+	return false, nil
 }
 
 // deposit sends one entry and says what the core is to hear, and whether the same

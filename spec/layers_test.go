@@ -44,6 +44,7 @@ var layers = map[string]string{
 	"node/content":      "crypto",
 	"node/conversation": "crypto relay/mailbox node/content",
 	"node/api":          "node",
+	"node/sim":          "node relay/server relay/mailbox relay/wire relay/access crypto/key storage/kv storage/vault",
 	"node/nodetest":     "node relay crypto storage",
 
 	"cmd/sotto":       "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",
