@@ -83,6 +83,7 @@ type Options struct {
 	Free    func(dir string) (uint64, error)
 	Hook    kv.Hook
 	Sealed  func(key [32]byte, nonce [24]byte)
+	Stretch func(passphrase, salt []byte, p vault.Params) []byte
 }
 
 // Dial connects to a relay and returns the key of who answered.
@@ -139,7 +140,7 @@ func Open(home string, o Options) (*Node, error) {
 		return nil, fmt.Errorf("%w: there is no account in %s", ErrNotFound, home)
 	}
 	v, err := vault.Open(filepath.Join(home, vaultDir), vault.Unlock{Passphrase: o.Passphrase},
-		vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Logger: o.Logger})
+		vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Stretch: o.Stretch, Logger: o.Logger})
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}

@@ -41,6 +41,9 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 	{"e2e/relay_p50", "ms", lower, "send call to the other's event, one at a time; floor: 3 flushes of 1 KiB", latency(0.50)},
 	{"e2e/relay_p99", "ms", lower, "the same", latency(0.99)},
 
+	{"conversation/core_inputs", "inputs/s", higher, "what happens in a conversation, decided by the pure core on one core", coreInputs},
+	{"sim/200", "s", lower, "a world of 200 devices, from making them to the last comparison", world},
+
 	{"relay/start", "ms", lower, "process start to the first answer, in a home that exists", relayStart},
 	{"node/start", "ms", lower, "the same, with the relay inside; floor: argon2id alone, 256 MiB", nodeStart},
 	{"relay/idle_rss", "MiB", lower, "5 s after start", relayRSS},

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -11,9 +12,16 @@ import (
 	"sotto/node"
 	"sotto/relay/wire"
 	"sotto/storage/kv"
+	"sotto/storage/vault"
 )
 
 var passphrase = []byte("correct horse")
+
+// stretch takes the place of argon2id.
+func stretch(passphrase, salt []byte, _ vault.Params) []byte {
+	h := sha256.Sum256(append(append([]byte(nil), salt...), passphrase...))
+	return h[:]
+}
 
 const (
 	maxSkew   = 20 * time.Minute
@@ -39,7 +47,7 @@ type device struct {
 type said struct{ ref, text string }
 
 func (d *device) start() (err error) {
-	d.Node, err = node.Open(d.home, node.Options{Passphrase: passphrase, Dial: d.dial, Hook: d, Reserve: -1,
+	d.Node, err = node.Open(d.home, node.Options{Passphrase: passphrase, Dial: d.dial, Hook: d, Reserve: -1, Stretch: stretch,
 		Clock:  func() time.Time { return d.w.now.Add(d.skew) },
 		Random: func(n time.Duration) time.Duration { return time.Duration(d.rng.Int64N(int64(n))) }})
 	if err != nil {

@@ -16,7 +16,8 @@
 // # What is simulated
 //
 // Time: clocks are set, not read, and each device's goes wrong by up to twenty minutes.
-// The network: pipes, which are cut as the seed wants. The relay's disk: its store is in
+// The passphrase is not stretched, which would take most of the time. The network: pipes,
+// which are cut as the seed wants. The relay's disk: its store is in
 // memory, outlives its crashes, and has the faults of the way to it. At its
 // door deposits are lost, stored without an answer, stored twice, or held back and stored
 // behind later ones; reading fails. Writes of devices' vaults fail, before and after
@@ -190,7 +191,7 @@ func (w *world) settle(dir string) error {
 		d.skew = time.Duration(w.rng.Int64N(int64(2*maxSkew))) - maxSkew
 		d.rng = rand.New(rand.NewPCG(w.o.Seed, uint64(i)))
 		home := w.relays[i%len(w.relays)]
-		_, err := node.Init(w.ctx, d.home, node.InitOptions{Name: d.name, Passphrase: passphrase, Params: vault.FloorParams, Relay: home.address.String()})
+		_, err := node.Init(w.ctx, d.home, node.InitOptions{Name: d.name, Passphrase: passphrase, Params: vault.FloorParams, Stretch: stretch, Relay: home.address.String()})
 		if err != nil {
 			return err
 		}
