@@ -37,11 +37,11 @@ type owner struct {
 	seek chan struct{} // holds one: the reader tries again
 	tick chan time.Duration
 
-	mu     sync.Mutex            // guards the following fields
-	held   map[mailbox.Hash]bool // answered, and to be left until the core decides
-	pages  int                   // taken in by the reader
-	reason string                // why the reader does not get on
-	caught bool                  // everything up to the relay's newest known head is here
+	mu     sync.Mutex                 // guards the following fields
+	held   map[mailbox.Hash]time.Time // answered, and to be left until the core decides, but not beyond; zero: for ever
+	pages  int                        // taken in by the reader
+	reason string                     // why the reader does not get on
+	caught bool                       // everything up to the relay's newest known head is here
 }
 
 // ownerState is what a turn works on a copy of.
@@ -56,7 +56,7 @@ type ownerState struct {
 
 // startOwner begins a conversation's goroutines.
 func (n *Node) startOwner(rec store.Conversation) {
-	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}}
+	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]time.Time{}}
 	n.mu.Lock()
 	if old := n.owners[string(rec.Group)]; old != nil && old.life.Err() == nil {
 		n.mu.Unlock()
@@ -921,11 +921,17 @@ func (o *owner) hurryPost() {
 	}
 }
 
-// hold leaves an entry alone until the core has decided about it.
-func (o *owner) hold(h mailbox.Hash) {
+// heldFor is how long a relay is believed that another commit came first: an honest one
+// shows it meanwhile, and the core has decided. Behind it the same is asked again, so that
+// a lie lasts no longer than the relay keeps to it.
+const heldFor = 10 * time.Second
+
+// hold leaves an entry alone until the core has decided about it, but not beyond a time
+// unless that is zero.
+func (o *owner) hold(h mailbox.Hash, until time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.held[h] = true
+	o.held[h] = until
 }
 
 func (o *owner) release(h mailbox.Hash) {
@@ -939,7 +945,7 @@ func (o *owner) first(s *ownerState) *store.Outgoing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := range s.outbox {
-		if !o.held[s.outbox[i].Hash] {
+		if until, held := o.held[s.outbox[i].Hash]; !held || !until.IsZero() && !o.n.clock().Before(until) {
 			return &s.outbox[i]
 		}
 	}
@@ -959,6 +965,7 @@ func (o *owner) post(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case <-o.kick:
+			case <-time.After(heldFor):
 			}
 		case err == nil:
 			failures = 0
@@ -1025,14 +1032,14 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 	switch {
 	case err == nil:
 		if d.Kind == mailbox.Commit {
-			o.hold(out.Hash) // until it is read
+			o.hold(out.Hash, time.Time{}) // until it is read
 		}
 		return conversation.Stored{Hash: out.Hash, At: receipt.Head.Head.Mark()}, false
 	case errors.Is(err, mailbox.ErrConflict):
-		o.hold(out.Hash)
+		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.LostRace}, false
 	case errors.Is(err, mailbox.ErrStale):
-		o.hold(out.Hash)
+		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.Stale}, false
 	case errors.As(err, &evidence):
 		return conversation.Suspect{Reason: evidence.Error()}, true

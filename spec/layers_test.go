@@ -34,6 +34,7 @@ var layers = map[string]string{
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",
 	"relay/mailbox/membox":      "relay/mailbox",
 	"relay/mailbox/mailboxtest": "relay/mailbox",
+	"relay/relaytest":           "relay/mailbox",
 	"relay/wire":                "relay/mailbox storage/blob crypto/key crypto/codec",
 	"relay/transport":           "relay/wire crypto/key",
 	"relay/client":              "relay/wire relay/mailbox relay/transport storage/blob crypto/key crypto/codec",
