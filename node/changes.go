@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"sotto/crypto/envelope"
 	"sotto/crypto/identity"
@@ -183,11 +184,14 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 
 // applyToInfo makes a change of what a group shows, and reports whether it is one.
 func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
-	profile, err := conversation.ParseProfile(g.Profile)
-	if err != nil {
-		return false, err
+	var profile conversation.Profile
+	if g.Kind == conversation.ManyPeople {
+		var err error
+		if profile, err = conversation.ParseProfile(g.Profile); err != nil {
+			return false, err
+		}
 	}
-	was, may := profile, g.MemberMay
+	was, may, retention := profile, g.MemberMay, g.Retention
 	switch c.What {
 	case store.ChangeName:
 		profile.Name = c.Text
@@ -198,9 +202,17 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 		if c.Role == 1 {
 			g.MemberMay &^= conversation.MayWrite
 		}
+	case store.ChangeTimer:
+		minutes, err := strconv.ParseUint(c.Text, 10, 32)
+		if err != nil {
+			return false, err
+		}
+		g.Retention = uint32(minutes)
 	}
-	g.Profile = profile.Append(nil)
-	return profile != was || g.MemberMay != may, nil
+	if g.Kind == conversation.ManyPeople {
+		g.Profile = profile.Append(nil)
+	}
+	return profile != was || g.MemberMay != may || g.Retention != retention, nil
 }
 
 // forgetChanges removes changes that are made, or need not be.
@@ -294,11 +306,8 @@ func (t *turn) title() string {
 	return t.contactName()
 }
 
-// tellChanges shows in the history of a group what a commit changes in it.
+// tellChanges shows in the history of a conversation what a commit changes in it.
 func (t *turn) tellChanges(s *mls.Staged) error {
-	if !t.rec.Many {
-		return nil
-	}
 	before, err := conversation.Group(t.group.Context())
 	if err != nil {
 		return err
@@ -315,6 +324,9 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		}
 	}
 	for _, p := range s.Proposals() {
+		if !t.rec.Many {
+			break
+		}
 		switch r := p.Proposal.(type) {
 		case mls.Add:
 			l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
@@ -347,6 +359,12 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		if err != nil {
 			return err
 		}
+		if t.rec.Retention = after.Retention; after.Retention != before.Retention {
+			told = append(told, store.Told{What: store.ToldTimer, Value: after.Retention})
+		}
+		if !t.rec.Many {
+			return t.told(by.Account, told)
+		}
 		old, err := conversation.ParseProfile(before.Profile)
 		if err != nil {
 			return err
@@ -370,6 +388,11 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: store.ToldAnnounce, Value: uint32(boolBit(mute))})
 		}
 	}
+	return t.told(by.Account, told)
+}
+
+// told shows what a commit of an account has changed.
+func (t *turn) told(by identity.AccountID, told []store.Told) error {
 	if len(told) == 0 {
 		return nil
 	}
@@ -377,7 +400,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 	id := sha256.Sum256(fmt.Appendf([]byte("sotto/told"), "%x/%d", t.o.group, t.core.Cursor.Seq))
 	return errors.Join(t.n.noteConversation(t.tx, t.o.group),
 		t.show(&store.Message{ID: id, Seq: uint64(t.core.Cursor.Seq), State: store.MessageReceived, Kind: store.KindChange,
-			From: by.Account, Mine: by.Account == t.n.account.ID(), Sent: t.now, Arrived: t.now, Told: told}))
+			From: by, Mine: by == t.n.account.ID(), Sent: t.now, Arrived: t.now, Told: told}))
 }
 
 func boolBit(v bool) uint8 {

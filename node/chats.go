@@ -57,6 +57,7 @@ func (na *namer) message(group []byte, m *store.Message) Message {
 	if m.From != [32]byte{} {
 		out.Sender = na.in(group, m.From)
 	}
+	na.said(group, m, &out)
 	return out
 }
 
@@ -91,6 +92,8 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 			did = append(did, fmt.Sprintf("made %s %s", of, roleNames[conversation.Role(c.Value)]))
 		case store.ToldAnnounce:
 			did = append(did, [...]string{"lets all members write", "lets only admins and owners write"}[c.Value&1])
+		case store.ToldTimer:
+			did = append(did, timerWords(c.Value))
 		case store.ToldNewDevice:
 			did = append(did, "added a device of "+of)
 		}
@@ -107,6 +110,20 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 		others = append([]string{na.in(group, m.From) + " " + strings.Join(did, ", ")}, others...)
 	}
 	return strings.Join(others, "; ")
+}
+
+// timerWords says after how long messages disappear.
+func timerWords(minutes uint32) string {
+	switch n := minutes; {
+	case n == 0:
+		return "lets messages stay"
+	case n%(24*60) == 0:
+		return fmt.Sprintf("lets new messages disappear after %d d", n/(24*60))
+	case n%60 == 0:
+		return fmt.Sprintf("lets new messages disappear after %d h", n/60)
+	default:
+		return fmt.Sprintf("lets new messages disappear after %d min", n)
+	}
 }
 
 // groupID is the text form of a conversation's id.
@@ -188,6 +205,9 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 		}
 		o.mu.Unlock()
 	}
+	if err := n.showOwn(tx, names, c, &out); err != nil {
+		return out, err
+	}
 	for m, err := range tx.Messages(c.Group, [32]byte{}, true) {
 		if err != nil {
 			return out, err
@@ -254,72 +274,6 @@ func contactWaits(c *store.Contact) string {
 	return "the contact is not complete"
 }
 
-// Send makes a message durable and on its way, and returns it as it stands. It
-// returns ErrNotFound, ErrInvalid, ErrTooLarge, ErrBlocked, ErrFrozen, ErrDiskFull,
-// and ErrUncertain, after which the caller looks before it repeats.
-//
-// A message to a contact that is not complete waits until it is.
-func (n *Node) Send(ctx context.Context, ref, text string) (out Message, err error) {
-	switch err := content.CheckText(text); {
-	case errors.Is(err, content.ErrTooLong):
-		return out, fmt.Errorf("%w: %w; split it or send it as a file", ErrTooLarge, err)
-	case err != nil:
-		return out, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	var group []byte
-	var waiting *store.Contact
-	err = n.view(func(tx *store.Tx) error {
-		contact, err := findContact(tx, ref)
-		if err == nil && contact.Blocked {
-			return fmt.Errorf("%w: %s", ErrBlocked, contact.Name)
-		}
-		if err == nil && len(contact.Group) == 0 && contact.State == store.ContactPending {
-			waiting = contact
-			return nil
-		}
-		c, err := n.findConversation(tx, ref)
-		if err == nil {
-			group = c.Group
-		}
-		return err
-	})
-	if err != nil {
-		return out, apiError(err)
-	}
-	if waiting != nil {
-		return n.sendLater(waiting.Account, text)
-	}
-	o := n.ownerOf(group)
-	if o == nil {
-		return out, fmt.Errorf("%w: the node is stopping", ErrBusy)
-	}
-	err = o.do(func(t *turn) error {
-		if t.core.Frozen != "" {
-			return fmt.Errorf("%w: %s", ErrFrozen, t.core.Frozen)
-		}
-		if t.core.Over || t.core.Leaving {
-			return fmt.Errorf("%w: you have left %s", ErrFrozen, t.rec.Name)
-		}
-		info, err := conversation.Group(t.group.Context())
-		if err != nil {
-			return err
-		}
-		if info.May(n.account.ID())&conversation.MayWrite == 0 {
-			return fmt.Errorf("%w: only admins and owners write in %s", ErrNotAllowed, t.rec.Name)
-		}
-		m, err := t.send(text)
-		if err == nil {
-			// Sealing may have moved it on already.
-			var now store.Message
-			if now, err = t.tx.Message(t.o.group, m.ID); err == nil {
-				out = t.n.namer(t.tx).message(t.o.group, &now)
-			}
-		}
-		return err
-	})
-	return out, apiError(err)
-}
-
 // Messages returns up to limit messages of a conversation, the oldest first: those
 // behind the message after, else those in front of the message before, else the newest.
 func (n *Node) Messages(ctx context.Context, ref, before, after string, limit int) (out []Message, err error) {
@@ -329,9 +283,12 @@ func (n *Node) Messages(ctx context.Context, ref, before, after string, limit in
 	}
 	var from [32]byte
 	reverse := after == ""
+	if before != "" && after != "" {
+		return out, fmt.Errorf("%w: before together with after", ErrInvalid)
+	}
 	if s := before + after; s != "" {
 		id, err := content.ParseID(s)
-		if err != nil || before != "" && after != "" {
+		if err != nil {
 			return out, fmt.Errorf("%w: %q is no message id", ErrInvalid, s)
 		}
 		from = id

@@ -21,7 +21,7 @@ var contactStates = map[uint8]string{
 
 func showContact(c *store.Contact) Contact {
 	out := Contact{ID: identity.AccountID(c.Account).String(), Name: c.Name, Profile: c.Profile, State: contactStates[c.State], Reason: c.Reason, Cause: c.Cause,
-		Blocked: c.Blocked, Verified: c.Verified, Since: c.Since.UTC()}
+		Blocked: c.Blocked, Verified: c.Verified, Changed: c.Changed, Since: c.Since.UTC()}
 	if len(c.Group) > 0 {
 		out.Conversation = groupID(c.Group)
 	}
@@ -176,24 +176,72 @@ func (n *Node) safetyNumber(tx *store.Tx, ref string) (SafetyNumber, error) {
 		return SafetyNumber{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return SafetyNumber{Contact: identity.AccountID(c.Account).String(), Name: c.Name,
-		Number: identity.SafetyNumber(n.account.Party(), log.Party()), Verified: c.Verified}, nil
+		Number: identity.SafetyNumber(n.account.Party(), log.Party()), Code: identity.NewSafetyCode(n.account, log).Text(),
+		Verified: c.Verified, Changed: c.Changed}, nil
 }
 
 // SetVerified notes that the number has been compared: it must be the one that
-// SafetyNumber returns, spaces aside. It returns ErrNotTrusted if it is another.
+// SafetyNumber returns, spaces aside, or the safety code that the contact shows. It
+// returns ErrNotTrusted if it is another, and ErrInvalid for a damaged code.
 func (n *Node) SetVerified(ctx context.Context, ref, number string) (out SafetyNumber, err error) {
-	digits := strings.Join(strings.Fields(number), "")
 	_, err = n.changeContact(ref, func(tx *store.Tx, c *store.Contact) error {
 		if out, err = n.safetyNumber(tx, ref); err != nil {
 			return err
 		}
-		if digits != out.Number {
+		if identity.IsSafetyCode(number) {
+			if err := n.checkSafetyCode(c, number); err != nil {
+				return err
+			}
+		} else if strings.Join(strings.Fields(number), "") != out.Number {
 			return fmt.Errorf("%w: the numbers differ: somebody may stand between you and %s", ErrNotTrusted, c.Name)
 		}
-		c.Verified, out.Verified = true, true
+		c.Verified, c.Changed = true, false
+		out.Verified, out.Changed = true, false
 		return nil
 	})
 	return out, err
+}
+
+func (n *Node) checkSafetyCode(c *store.Contact, text string) error {
+	code, err := identity.ParseSafetyCode(text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	log, err := parseLog(c.Log)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := code.Check(n.account, log); err != nil {
+		return fmt.Errorf("%w: %w: this is not what %s should show; somebody may stand between you", ErrNotTrusted, err, c.Name)
+	}
+	return nil
+}
+
+// Unverify takes SetVerified back.
+func (n *Node) Unverify(ctx context.Context, ref string) (out SafetyNumber, err error) {
+	_, err = n.changeContact(ref, func(tx *store.Tx, c *store.Contact) error {
+		c.Verified, c.Changed = false, false
+		if out, err = n.safetyNumber(tx, ref); err != nil {
+			return err
+		}
+		out.Verified, out.Changed = false, false
+		return nil
+	})
+	return out, err
+}
+
+// takeLog gives a contact a newer account log. Who was verified by another key is
+// so no longer, and is shown as changed until compared again.
+func takeLog(c *store.Contact, log *identity.Log) error {
+	old, err := parseLog(c.Log)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if c.Verified && old.Party() != log.Party() {
+		c.Verified, c.Changed = false, true
+	}
+	c.Log = entries(log)
+	return nil
 }
 
 func coreOf(c *store.Conversation) (*conversation.Core, error) {
@@ -210,11 +258,11 @@ func waitingGroup(account [32]byte) []byte { return append([]byte("waiting"), ac
 
 // sendLater keeps a message for a contact whose conversation does not exist yet. It
 // is made anew, with an id of that conversation, when it does.
-func (n *Node) sendLater(account [32]byte, text string) (out Message, err error) {
+func (n *Node) sendLater(account [32]byte, c *content.Message) (out Message, err error) {
 	group := waitingGroup(account)
 	err = n.update(func(tx *store.Tx) error {
 		now := n.clock()
-		m := &store.Message{ID: random32(), Mine: true, From: n.account.ID(), Sent: now, Arrived: now, State: store.MessageQueued, Kind: store.KindText, Text: text}
+		m := &store.Message{ID: random32(), Mine: true, From: n.account.ID(), Sent: now, Arrived: now, State: store.MessageQueued, Kind: store.KindText, Text: c.Text, Forwarded: c.Forwarded}
 		m.ID[0] = 1
 		out = n.namer(tx).message(group, m)
 		return tx.PutMessage(group, m)
@@ -233,10 +281,9 @@ func (t *turn) takeWaiting(account [32]byte) error {
 		waiting = append(waiting, m)
 	}
 	for i := range waiting {
-		if err := content.CheckText(waiting[i].Text); err != nil {
-			return err
-		}
-		if _, err := t.send(waiting[i].Text); err != nil {
+		c := content.New(content.Text, t.common())
+		c.Text, c.Forwarded = waiting[i].Text, waiting[i].Forwarded
+		if _, err := t.say(c); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"encoding/hex"
+	"errors"
 	"iter"
 	"sync"
 
@@ -92,12 +94,17 @@ func (n *Node) LastEvent(ctx context.Context) (last uint64, err error) {
 	return last, apiError(err)
 }
 
-// showEvent fills an event in. What it was about may be gone: then it is left out.
+// showEvent fills an event in. What it was about may be gone: a message is then shown as
+// removed, and anything else left out.
 func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, bool) {
 	out := Event{Seq: e.Seq, Time: e.Time}
 	switch e.Type {
 	case store.EventMessage:
 		m, err := tx.Message(e.Group, e.Message)
+		if errors.Is(err, store.ErrNotFound) {
+			out.Type, out.Message = EventMessage, &Message{ID: hex.EncodeToString(e.Message[:]), Conversation: groupID(e.Group), State: MessageReceived, Kind: "removed"}
+			return out, true
+		}
 		if err != nil {
 			return out, false
 		}
@@ -122,6 +129,12 @@ func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, b
 		out.Type, out.Conversation = EventConversation, &shown
 	case store.EventNotice:
 		out.Type, out.Notice = EventNotice, e.Notice
+	case store.EventSetting:
+		shown, err := n.showSetting(tx, e.Group, e.Notice)
+		if err != nil {
+			return out, false
+		}
+		out.Type, out.Setting = EventSetting, &shown
 	}
 	return out, true
 }

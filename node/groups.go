@@ -425,11 +425,11 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
+	g, inviter, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
-	info, err := conversation.ValidateWelcome(g, contact.Account)
+	info, err := conversation.ValidateWelcome(g, inviter, contact.Account)
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
@@ -463,7 +463,7 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	rec.Relay, rec.Mailbox, rec.BaseEpoch, rec.Made = at.String(), ref.Mailbox, ref.BaseEpoch, nil
-	rec.Many, rec.Name, rec.Announced = true, profile.Name, false
+	rec.Many, rec.Name, rec.Announced, rec.Retention = true, profile.Name, false, info.Retention
 	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
 	if members := len(g.Roster()); members > joinAtOnce {
 		core.Later = n.clock().Add(n.opt.Random(min(time.Duration(members)*joinSpread, joinSpreadMax)))

@@ -11,6 +11,7 @@ import (
 
 	"sotto/crypto/identity"
 	"sotto/crypto/key"
+	"sotto/node/setting"
 	"sotto/node/store"
 	"sotto/relay/wire"
 	"sotto/storage/kv"
@@ -91,7 +92,7 @@ func Init(ctx context.Context, home string, o InitOptions) (InitResult, error) {
 	d := &store.Device{Name: name, Log: entries(log), ID: id, Seed: device.Seed(), Handshake: handshake.Seed(), Sealing: sealing.Seed(), Created: time.Now()}
 	err = store.DB{Vault: v}.Update(func(tx *store.Tx) error {
 		if o.Relay != "" {
-			if err := tx.PutSetting(settingRelay, o.Relay); err != nil {
+			if err := tx.PutSetting(nil, setting.Relay, &store.Setting{Value: o.Relay, Set: true, Lamport: 1, Device: id}); err != nil {
 				return err
 			}
 		}

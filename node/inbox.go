@@ -398,7 +398,7 @@ func (n *Node) answer(tx *store.Tx, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, err := mls.Join(n.mlsConfig(), acc.Welcome, bundle, &mls.JoinOptions{PSK: pskOf(sec)})
+	g, _, err := mls.Join(n.mlsConfig(), acc.Welcome, bundle, &mls.JoinOptions{PSK: pskOf(sec)})
 	if err != nil {
 		return bad(err)
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,22 +76,24 @@ func (t *turn) handOut() error {
 		return err
 	}
 	t.rec.Lamport++
-	return t.tell(content.NewKeyPackages(set.Append(nil), packages, t.now, t.rec.Lamport))
+	_, err = t.tell(content.NewKeyPackages(set.Append(nil), packages, t.now, t.rec.Lamport))
+	return err
 }
 
-// tell sends what is for the others' devices and is not shown.
-func (t *turn) tell(c *content.Message) error {
+// tell sends what is no line of the conversation, and returns its id.
+func (t *turn) tell(c *content.Message) (content.ID, error) {
 	encoded, err := c.Encode()
 	if err != nil {
-		return err
+		return content.ID{}, err
 	}
 	account := t.n.account.ID()
 	id := content.IDOf(account, t.o.group, encoded, c.Salt)
 	m := &store.Message{ID: id, Mine: true, From: account, Sent: c.Sent, Arrived: t.now, State: store.MessageQueued, Kind: store.KindHidden, Content: encoded}
+	m.Alone()
 	if err := t.tx.PutMessage(t.o.group, m); err != nil {
-		return err
+		return id, err
 	}
-	return t.step(conversation.Send{ID: id})
+	return id, t.step(conversation.Send{ID: id})
 }
 
 // announce tells a group that this device is new in what its user is called.
@@ -100,23 +103,35 @@ func (t *turn) announce() error {
 	}
 	t.rec.Announced = true
 	t.rec.Lamport++
-	return t.tell(content.NewName(t.n.device.Name, t.now, t.rec.Lamport))
+	_, err := t.tell(content.NewName(t.n.device.Name, t.now, t.rec.Lamport))
+	return err
 }
 
-// hear deals with a message of another device that is not shown. What is wrong with
-// it makes it be passed over.
-func (t *turn) hear(from conversation.Leaf, c *content.Message) error {
+// hear deals with what is no line of the conversation. What is wrong with it makes it be
+// passed over.
+func (t *turn) hear(from conversation.Leaf, c *content.Message, it *item) error {
 	switch c.Kind {
 	case content.Name:
 		name, err := identity.NormalizeName(c.Text)
 		if err != nil || !t.rec.Many {
 			return nil
 		}
-		return t.tx.PutName(t.o.group, from.Account, name)
+		t.events = true
+		return errors.Join(t.tx.PutName(t.o.group, from.Account, name), t.n.noteConversation(t.tx, t.o.group))
 	case content.KeyPackages:
-		return t.takePackages(from, c)
+		t.events = true // who can be added may be another now
+		return errors.Join(t.takePackages(from, c), t.n.noteConversation(t.tx, t.o.group))
 	}
-	return nil
+	if t.blocked(from.Account) {
+		return nil
+	}
+	switch c.Kind {
+	case content.Receipt:
+		return t.takeReceipt(c, it)
+	case content.Typing:
+		return t.takeTyping(c, it)
+	}
+	return t.apply(c, it)
 }
 
 // takePackages keeps what a contact's device hands out.

@@ -51,12 +51,6 @@ import (
 // Version is the node's version, as status and doctor show it.
 const Version = "0.1.0-dev"
 
-// The names of settings.
-const (
-	settingRelay  = "relay"  // address of the relay for new mailboxes
-	settingTicket = "ticket" // what that relay asks for
-)
-
 // EmbeddedRelay is the relay inside this process, as the node sees it.
 type EmbeddedRelay struct {
 	Address wire.Address
@@ -77,6 +71,10 @@ type Options struct {
 	// Dial connects to a relay; default: libp2p with a fresh host for each relay
 	// and start.
 	Dial Dial
+
+	// Spread gives the time after which something is done that is not done at once:
+	// random by default.
+	Spread func(least, most time.Duration) time.Duration
 
 	// Of the vault, for tests.
 	Reserve int64
@@ -104,6 +102,7 @@ type Node struct {
 	sealing key.SealingSecret
 
 	events *hub
+	dues   *hub          // rung when something else may be due first
 	lost   atomic.Uint64 // how often the vault was read back after doubt
 
 	mu      sync.Mutex // guards the following fields
@@ -131,6 +130,9 @@ func Open(home string, o Options) (*Node, error) {
 	if o.Random == nil {
 		o.Random = mrand.N[time.Duration]
 	}
+	if o.Spread == nil {
+		o.Spread = func(least, most time.Duration) time.Duration { return least + o.Random(most-least+1) }
+	}
 	if o.Free == nil {
 		o.Free = kv.FreeAt
 	}
@@ -144,7 +146,7 @@ func Open(home string, o Options) (*Node, error) {
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}
-	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(),
+	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(), dues: newHub(),
 		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}
 	n.opt.Passphrase = nil
 	if err := n.load(); err != nil {
@@ -195,6 +197,13 @@ func (n *Node) Shutdown() {
 	}
 }
 
+// Running reports whether Run works: what changes a conversation needs it.
+func (n *Node) Running() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.running != nil
+}
+
 // eraseEvery is how often used-up keys are made unreadable.
 const eraseEvery = time.Hour
 
@@ -211,6 +220,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.mu.Unlock()
 	defer stop()
 
+	n.spawn(n.keepDues)
 	err := n.begin()
 	if err == nil {
 		t := time.NewTicker(eraseEvery)
@@ -282,6 +292,7 @@ func (n *Node) begin() error {
 		}
 	}
 	n.startLetters()
+	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil
 }
@@ -388,7 +399,29 @@ func (n *Node) erase() error {
 			return err
 		}
 	}
-	return n.db.RotateErasure(vault.MLS)
+	return errors.Join(n.db.RotateErasure(vault.MLS), n.eraseMessages(groups))
+}
+
+// eraseMessages makes final what was erased of messages: what lives moves out of the
+// buckets that hold something of it, and these are destroyed.
+func (n *Node) eraseMessages(groups [][]byte) error {
+	for _, g := range groups {
+		for from, done := "", false; !done; {
+			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { from, done, err = tx.Empty(g, from); return err }))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	var erased, rotated uint64
+	err := n.view(func(tx *store.Tx) (err error) { erased, rotated, err = tx.Unerased(); return err })
+	if err != nil || erased == rotated {
+		return err
+	}
+	if err := n.db.RotateErasure(vault.Messages); err != nil {
+		return err
+	}
+	return n.doubt(n.db.Update(func(tx *store.Tx) error { return tx.PutRotated(erased) }))
 }
 
 // mlsConfig is what a group needs of this device.

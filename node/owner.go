@@ -42,6 +42,8 @@ type owner struct {
 	pages  int                        // taken in by the reader
 	reason string                     // why the reader does not get on
 	caught bool                       // everything up to the relay's newest known head is here
+	typing map[[32]byte]time.Time     // who writes, until when that is shown
+	typed  time.Time                  // when others were last told that the user writes
 }
 
 // ownerState is what a turn works on a copy of.
@@ -56,7 +58,7 @@ type ownerState struct {
 
 // startOwner begins a conversation's goroutines.
 func (n *Node) startOwner(rec store.Conversation) {
-	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]time.Time{}}
+	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]time.Time{}, typing: map[[32]byte]time.Time{}}
 	n.mu.Lock()
 	if old := n.owners[string(rec.Group)]; old != nil && old.life.Err() == nil {
 		n.mu.Unlock()
@@ -155,6 +157,8 @@ type turn struct {
 	events   bool
 	letters  bool
 	later    []func() error // for the core, once it is through with the step at hand
+	dues     bool
+	durable  []func() // once the turn is
 }
 
 // do runs f on a copy of the state within a transaction, and makes the copy the
@@ -164,6 +168,7 @@ func (o *owner) do(f func(t *turn) error) error {
 	defer o.turns.Unlock()
 	lost := o.n.lost.Load()
 	var t *turn
+	var before *mls.Group
 	err := o.n.doubt(o.n.db.Update(func(tx *store.Tx) error {
 		// What was deleted or replaced is not written again by a turn that remembers it.
 		rec, err := tx.Conversation(o.group)
@@ -180,6 +185,7 @@ func (o *owner) do(f func(t *turn) error) error {
 			}
 			o.state, o.lost = s, lost
 		}
+		before = o.state.group
 		t = &turn{ownerState: o.state.clone(), o: o, n: o.n, tx: tx, now: o.n.clock()}
 		if err := f(t); err != nil {
 			return err
@@ -199,6 +205,9 @@ func (o *owner) do(f func(t *turn) error) error {
 		return apiError(err)
 	}
 	o.state = t.ownerState
+	if before != nil && t.group != nil {
+		before.Retire(t.group) // of snapshots only what is no secret is read
+	}
 	if t.wait > 0 {
 		o.wake(t.wait + o.n.opt.Random(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
@@ -210,6 +219,12 @@ func (o *owner) do(f func(t *turn) error) error {
 	}
 	if t.letters {
 		o.n.startLetters()
+	}
+	if t.dues {
+		o.n.lookAtDues()
+	}
+	for _, f := range t.durable {
+		f()
 	}
 	if t.core.Over {
 		o.stop()
@@ -323,7 +338,7 @@ func (t *turn) seal(id content.ID) error {
 	if err != nil {
 		return err
 	}
-	message, err := t.group.Encrypt(m.Content, t.context())
+	message, err := t.group.Encrypt(content.Pack(m.Content), t.context())
 	if err != nil {
 		return err
 	}
@@ -433,7 +448,18 @@ func (t *turn) mine(id content.ID, change func(*store.Message)) error {
 	change(&m)
 	t.events = true
 	if m.Kind == store.KindHidden { // it has done its work
-		return errors.Join(t.tx.DeleteMessage(t.o.group, id), t.n.noteConversation(t.tx, t.o.group))
+		return errors.Join(t.placed(&m), t.tx.DeleteMessage(t.o.group, id), t.tx.Erase(t.o.group, &m), t.n.noteConversation(t.tx, t.o.group))
+	}
+	if m.State == store.MessageStored {
+		if err := t.startTimer(&m); err != nil {
+			return err
+		}
+	}
+	if m.State == store.MessageStored && m.Deleted != 0 && m.Content != nil { // it is not sealed again
+		m.Content = nil
+		if err := t.tx.Erase(t.o.group, &m); err != nil {
+			return err
+		}
 	}
 	return errors.Join(t.tx.PutMessage(t.o.group, &m), t.n.noteMessage(t.tx, t.o.group, id))
 }
@@ -455,7 +481,7 @@ func (t *turn) deliver(at mailbox.Mark) error {
 		return nil // read, and shown to nobody
 	}
 	t.remember(m.ID)
-	return t.show(m)
+	return errors.Join(t.arrived(m), t.show(m), t.takeEarly(m.ID))
 }
 
 // remember keeps the newest ids: parents of what is sent next.
@@ -488,31 +514,6 @@ func (t *turn) opened() error {
 // gapID is the id under which a gap is shown.
 func gapID(group []byte, at mailbox.Seq) [32]byte {
 	return sha256.Sum256(fmt.Appendf([]byte("sotto/gap"), "%x/%d", group, at))
-}
-
-// send makes a message of the user's durable.
-func (t *turn) send(text string) (*store.Message, error) {
-	parents := make([]content.ID, 0, len(t.rec.Heads))
-	for _, h := range t.rec.Heads {
-		parents = append(parents, content.ID(h))
-	}
-	t.rec.Lamport++
-	c, err := content.NewText(text, t.now, t.rec.Lamport, parents)
-	if err != nil {
-		return nil, err
-	}
-	encoded, err := c.Encode()
-	if err != nil {
-		return nil, err
-	}
-	account := t.n.account.ID()
-	id := content.IDOf(account, t.o.group, encoded, c.Salt)
-	m := &store.Message{ID: id, Mine: true, From: account, Sent: c.Sent, Arrived: t.now, State: store.MessageQueued, Kind: store.KindText, Text: text, Content: encoded}
-	t.remember(id)
-	if err := t.show(m); err != nil {
-		return nil, err
-	}
-	return m, t.step(conversation.Send{ID: id})
 }
 
 // entry deals with one entry of the mailbox.
@@ -601,7 +602,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		in.Spread = t.n.opt.Random(partingSpread)
 		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
-		m, err := t.message(r, e)
+		m, err := t.message(&r, e)
 		if err != nil {
 			reason("%v", err)
 			return bad, nil
@@ -609,10 +610,10 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		if m == nil {
 			return conversation.Duplicate, nil // heard, and not to be shown
 		}
-		if _, err := t.tx.Message(t.o.group, m.ID); err == nil {
-			return conversation.Duplicate, nil
-		} else if !errors.Is(err, store.ErrNotFound) {
+		if known, err := t.tx.Known(t.o.group, m.ID); err != nil {
 			return 0, err
+		} else if known {
+			return conversation.Duplicate, nil
 		}
 		t.fresh, in.ID = m, m.ID
 		return conversation.Fresh, nil
@@ -666,29 +667,36 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 			return nil, errors.New("too far behind the end of its epoch")
 		}
 	}
-	c, err := content.Decode(r.Content)
+	plain, err := content.Unpack(r.Content)
 	if err != nil {
 		return nil, err
 	}
-	if c.Kind.Hidden() {
-		t.events = true // names, and who can be added, may be others now
-		return nil, errors.Join(t.hear(leaf, c), t.n.noteConversation(t.tx, t.o.group))
+	c, err := content.Decode(plain)
+	if err != nil {
+		return nil, err
 	}
 	info, err := conversation.Group(t.group.Context())
 	if err != nil {
 		return nil, err
 	}
+	id := content.IDOf(leaf.Account, t.o.group, plain, c.Salt)
+	sent := shownTime(c.Sent, e.Minute)
+	if c.Kind.Hidden() {
+		return nil, t.hear(leaf, c, &item{id: id, from: leaf.Account, seq: uint64(e.Seq), sent: sent, rights: info.May(leaf.Account), role: info.Role(leaf.Account)})
+	}
 	if info.May(leaf.Account)&conversation.MayWrite == 0 {
 		return nil, errors.New("from a member that may not write")
 	}
-	id := content.IDOf(leaf.Account, t.o.group, r.Content, c.Salt)
-	m := &store.Message{ID: id, From: leaf.Account, Mine: leaf.Account == t.n.account.ID(), Arrived: t.now, State: store.MessageReceived,
-		Kind: store.KindText, Text: c.Text, Sent: shownTime(c.Sent, e.Minute)}
-	if c.Kind != content.Text {
-		m.Kind = store.KindUnknown
-	}
 	t.rec.Lamport = max(t.rec.Lamport, c.Lamport)
-	return m, nil
+	if c.Edit() {
+		return nil, t.hear(leaf, c, &item{id: id, from: leaf.Account, seq: uint64(e.Seq), sent: sent, rights: info.May(leaf.Account), role: info.Role(leaf.Account)})
+	}
+	m, err := t.line(c, id, leaf.Account, info)
+	if err != nil {
+		return nil, err
+	}
+	m.State, m.Sent = store.MessageReceived, sent
+	return m, t.prove(m, r)
 }
 
 // shownTime is the sender's time if it can be right, else the relay's.

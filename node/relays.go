@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"sotto/crypto/key"
+	"sotto/node/setting"
 	"sotto/node/store"
 	"sotto/relay/client"
 	"sotto/relay/mailbox"
@@ -125,7 +125,7 @@ func (n *Node) homeRelay() string {
 	var named string
 	var inbox store.Inbox
 	n.view(func(tx *store.Tx) error {
-		named, _, _ = tx.Setting(settingRelay)
+		named, _ = value(tx, nil, setting.Relay)
 		inbox, _ = tx.Inbox()
 		return nil
 	})
@@ -150,30 +150,19 @@ func (n *Node) ticket(address string) []byte {
 	}
 	var named, set string
 	n.view(func(tx *store.Tx) error {
-		named, _, _ = tx.Setting(settingRelay)
-		set, _, _ = tx.Setting(settingTicket)
+		named, _ = value(tx, nil, setting.Relay)
+		set, _ = value(tx, nil, setting.Ticket)
 		return nil
 	})
 	if own, err := wire.ParseAddress(named); err != nil || own.Key != at.Key || set == "" {
 		return nil
 	}
-	b, err := parseTicket(set)
+	b, err := setting.ParseTicket(set)
 	if err != nil {
 		return nil
 	}
 	return b
 }
-
-// parseTicket reads a ticket as sotto-relay prints it.
-func parseTicket(text string) ([]byte, error) {
-	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(b) == 0 || len(b) > maxTicket {
-		return nil, errors.New("this is not a ticket of a relay's")
-	}
-	return b, nil
-}
-
-const maxTicket = 255
 
 // heed keeps whether a relay lets this node create things, for people to see.
 func (n *Node) heed(err error) error {

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"sort"
 	"time"
@@ -144,57 +143,4 @@ func (n *Node) Doctor(ctx context.Context) ([]Check, error) {
 	add("conversations", frozen == 0, fmt.Sprintf("%d, of which %d frozen", conversations, frozen), "sotto chat list says why")
 	add("outbox", oldest < time.Hour, fmt.Sprintf("%d messages wait, the oldest for %v", queued, oldest.Round(time.Second)), "they go out by themselves when the relay can be reached")
 	return out, nil
-}
-
-// settings are what users may set: a check, and what it is for.
-var settings = map[string]struct {
-	check func(string) error
-	words string
-}{
-	settingRelay:  {func(v string) error { _, err := wire.ParseAddress(v); return err }, "Address of the relay where new mailboxes are made. Takes effect at once; existing conversations stay where they are."},
-	settingTicket: {func(v string) error { _, err := parseTicket(v); return err }, "Ticket for that relay, from its operator, if it asks for one. Takes effect with the next try."},
-}
-
-// Setting is one line of the configuration.
-type Setting struct {
-	Key     string `json:"key"`
-	Value   string `json:"value"`
-	Default string `json:"default"`
-	Words   string `json:"words,omitempty" doc:"what it does, and when a change takes effect"`
-}
-
-// Config returns all settings, by name.
-func (n *Node) Config(ctx context.Context) (out []Setting, err error) {
-	err = n.view(func(tx *store.Tx) error {
-		for _, name := range slices.Sorted(maps.Keys(settings)) {
-			v, _, err := tx.Setting(name)
-			if err != nil {
-				return err
-			}
-			out = append(out, Setting{Key: name, Value: v, Words: settings[name].words})
-		}
-		return nil
-	})
-	return out, apiError(err)
-}
-
-// SetConfig sets a setting, or unsets it if value is empty. It returns ErrInvalid.
-func (n *Node) SetConfig(ctx context.Context, name, value string) (Setting, error) {
-	s, ok := settings[name]
-	if !ok {
-		return Setting{}, fmt.Errorf("%w: there is no setting %q; there are: %v", ErrInvalid, name, slices.Sorted(maps.Keys(settings)))
-	}
-	err := n.update(func(tx *store.Tx) error {
-		if value == "" {
-			return tx.DeleteSetting(name)
-		}
-		if err := s.check(value); err != nil {
-			return fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		return tx.PutSetting(name, value)
-	})
-	if err == nil {
-		n.hurry()
-	}
-	return Setting{Key: name, Value: value, Words: s.words}, apiError(err)
 }

@@ -61,9 +61,12 @@ func onePage(c *client.Client, ctx context.Context, read key.CapabilitySecret, i
 	return take(p)
 }
 
-// Tasks tries once everything that waits to be done, and reports whether there was
-// anything.
-func (s *Stepper) Tasks() bool { return s.n.tasks.step() }
+// Tasks tries once everything that waits to be done and what is due at this time, and
+// reports whether there was anything.
+func (s *Stepper) Tasks() bool {
+	_, due, _ := s.n.doDues()
+	return s.n.tasks.step() || due
+}
 
 // Inbox reads a page of the inbox. It returns the error that the node would try again
 // after.

@@ -70,6 +70,7 @@ type Contact struct {
 	Cause        string    `json:"cause,omitempty" enum:"gone,not_trusted,unreachable,invalid,exists" doc:"what is wrong, by the code of a problem; none while all goes well"`
 	Blocked      bool      `json:"blocked,omitempty"`
 	Verified     bool      `json:"verified,omitempty" doc:"you have compared safety numbers"`
+	Changed      bool      `json:"changed,omitempty" doc:"you had compared safety numbers, and their account key is another since"`
 	Conversation string    `json:"conversation,omitempty"`
 	Since        time.Time `json:"since"`
 }
@@ -79,7 +80,9 @@ type SafetyNumber struct {
 	Contact  string `json:"contact"`
 	Name     string `json:"name"`
 	Number   string `json:"number" doc:"60 digits"`
+	Code     string `json:"code" doc:"what the other side scans, as a QR code, instead of comparing digits"`
 	Verified bool   `json:"verified"`
+	Changed  bool   `json:"changed,omitempty" doc:"it was verified, and their account key is another since"`
 }
 
 // Conversation is one conversation in the list.
@@ -99,6 +102,23 @@ type Conversation struct {
 	Unreadable int       `json:"unreadable,omitempty" doc:"messages that did not open"`
 	Last       *Message  `json:"last,omitempty"`
 	Since      time.Time `json:"since"`
+
+	Unread       int       `json:"unread" doc:"messages of others that were not read"`
+	MarkedUnread bool      `json:"marked_unread,omitempty" doc:"by hand"`
+	ReadSeq      uint64    `json:"read_seq,omitempty" doc:"position up to which it was read"`
+	Typing       []string  `json:"typing,omitempty" doc:"who writes just now"`
+	Draft        *Draft    `json:"draft,omitempty" doc:"what was written and not sent"`
+	MutedUntil   time.Time `json:"muted_until,omitzero"`
+	Archived     bool      `json:"archived,omitempty"`
+	Timer        int       `json:"timer,omitempty" doc:"seconds after which new messages disappear, once they were read; 0: never"`
+	Scheduled    int       `json:"scheduled,omitempty" doc:"texts that are to be sent later"`
+}
+
+// Draft is a text that was written and not sent.
+type Draft struct {
+	Text    string    `json:"text" doc:"empty: there is none"`
+	ReplyTo string    `json:"reply_to,omitempty" doc:"id of a message"`
+	Changed time.Time `json:"changed,omitzero" required:"false"`
 }
 
 // The kinds of a conversation, and two of its states.
@@ -111,8 +131,12 @@ const (
 
 // Message states.
 const (
-	MessageQueued   = "queued"   // durable here
-	MessageStored   = "stored"   // the relay signed that it is durable there
+	MessageQueued = "queued" // durable here
+	MessageStored = "stored" // the relay signed that it is durable there
+
+	MessageDelivered = "delivered" // a device of another has it, and said so
+	MessageRead      = "read"      // another has read it, and said so
+
 	MessageFailed   = "failed"   // refused for good; Reason says why
 	MessageReceived = "received" // from the other side
 )
@@ -125,13 +149,90 @@ type Message struct {
 	Sender       string    `json:"sender" doc:"name of the contact, or your own"`
 	Mine         bool      `json:"mine"`
 	Sent         time.Time `json:"sent" doc:"by the sender's clock if it can be right, else by the relay's"`
-	State        string    `json:"state" enum:"queued,stored,failed,received"`
+	State        string    `json:"state" enum:"queued,stored,delivered,read,failed,received"`
 	Reason       string    `json:"reason,omitempty"`
 	Text         string    `json:"text"`
-	// Kind is "text", "gap" for entries the relay no longer had, "change" for a
-	// change of a group, which Text says in words, or "unknown" for a message that this
-	// version cannot show.
-	Kind string `json:"kind" enum:"text,gap,change,unknown"`
+	// Kind is "text", "poll", "gap" for entries the relay no longer had, "change" for a
+	// change of a group, which Text says in words, "unknown" for a message that this
+	// version cannot show, or, in an event, "removed" for one that is here no more.
+	Kind string `json:"kind" enum:"text,poll,gap,change,unknown,removed"`
+
+	ReplyTo     *Quote     `json:"reply_to,omitempty"`
+	Mentions    []Mention  `json:"mentions,omitempty"`
+	MentionsYou bool       `json:"mentions_you,omitempty"`
+	Edited      time.Time  `json:"edited,omitzero"`
+	Deleted     string     `json:"deleted,omitempty" enum:"author,admin" doc:"who took it away from all"`
+	DeletedBy   string     `json:"deleted_by,omitempty"`
+	Forwarded   bool       `json:"forwarded,omitempty" doc:"it was written elsewhere"`
+	Reactions   []Reaction `json:"reactions,omitempty"`
+	DeliveredTo int        `json:"delivered_to,omitempty" doc:"accounts that have it, as far as they say so"`
+	ReadBy      int        `json:"read_by,omitempty"`
+	Pinned      bool       `json:"pinned,omitempty"`
+	Starred     bool       `json:"starred,omitempty"`
+	Poll        *Poll      `json:"poll,omitempty"`
+	Timer       int        `json:"timer,omitempty" doc:"seconds after which it disappears, once it was read or sent"`
+	Disappears  time.Time  `json:"disappears,omitzero" doc:"when it does"`
+}
+
+// Quote is the message that another answers, in the version that was answered.
+type Quote struct {
+	ID      string `json:"id" doc:"of the message"`
+	Sender  string `json:"sender,omitempty"`
+	Excerpt string `json:"excerpt,omitempty" doc:"its beginning"`
+	Edited  bool   `json:"edited,omitempty" doc:"it says something else now"`
+	Missing bool   `json:"missing,omitempty" doc:"it is not here, or not any more"`
+}
+
+// Mention is a part of a text that names somebody.
+type Mention struct {
+	Start   int    `json:"start" minimum:"0" doc:"in bytes of UTF-8"`
+	Length  int    `json:"length" minimum:"1"`
+	Account string `json:"account" doc:"account id; in a request also a name"`
+	Name    string `json:"name,omitempty"`
+}
+
+// Reaction is one reaction to a message with those who had it.
+type Reaction struct {
+	Reaction string   `json:"reaction"`
+	By       []string `json:"by" nullable:"false"`
+	Mine     bool     `json:"mine,omitempty"`
+}
+
+// Poll is a question with options to vote for.
+type Poll struct {
+	Options  []Option `json:"options" nullable:"false"`
+	Multiple bool     `json:"multiple,omitempty" doc:"one may vote for several"`
+	Closed   bool     `json:"closed,omitempty"`
+	Voters   int      `json:"voters"`
+}
+
+// Option is one of a poll.
+type Option struct {
+	Text  string `json:"text"`
+	Votes int    `json:"votes"`
+	Mine  bool   `json:"mine,omitempty"`
+}
+
+// MessageDetails is a message with its history and what became of it at others.
+type MessageDetails struct {
+	Message
+	Versions []MessageVersion `json:"versions,omitempty" doc:"all texts that it has had, the first first, if it was edited"`
+	Receipts []Receipt        `json:"receipts,omitempty"`
+}
+
+// MessageVersion is a text that a message has had.
+type MessageVersion struct {
+	ID   string    `json:"id"`
+	Sent time.Time `json:"sent"`
+	Text string    `json:"text"`
+}
+
+// Receipt is what has become of a message at another account.
+type Receipt struct {
+	Account   string    `json:"account"`
+	Name      string    `json:"name"`
+	Delivered time.Time `json:"delivered,omitzero"`
+	Read      time.Time `json:"read,omitzero"`
 }
 
 // Event types.
@@ -140,6 +241,7 @@ const (
 	EventContact      = "contact"      // a contact is new or has changed
 	EventConversation = "conversation" // a conversation is new or has changed
 	EventNotice       = "notice"       // something a person should read
+	EventSetting      = "setting"      // a setting has changed
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -147,11 +249,12 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
 	Notice       string        `json:"notice,omitempty"`
+	Setting      *Setting      `json:"setting,omitempty"`
 }
 
 // MaxText is the largest text of a message in bytes.

@@ -44,8 +44,10 @@ var layers = map[string]string{
 	"node":              "node crypto storage relay/client relay/wire relay/mailbox relay/transport",
 	"node/content":      "crypto",
 	"node/conversation": "crypto relay/mailbox node/content",
+	"node/report":       "crypto node/content",
 	"node/api":          "node",
 	"node/sim":          "node relay/server relay/mailbox relay/wire relay/access crypto/key storage/kv storage/vault",
+	"node/setting":      "relay/wire",
 	"node/nodetest":     "node relay crypto storage",
 
 	"cmd/sotto":       "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",

@@ -107,20 +107,22 @@ func TestKilledRelayKeepsItsWord(t *testing.T) {
 	}
 	box := req.ID(p.address.Key)
 
+	writing, stopWriting := context.WithCancel(t.Context())
+	defer stopWriting()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var mu sync.Mutex
 	receipts := map[mailbox.Seq]string{}
 	total := func() int { mu.Lock(); defer mu.Unlock(); return len(receipts) }
 	progress := make(chan struct{}, 1)
-	var wg sync.WaitGroup
+	var writers, wg sync.WaitGroup
 	for w := range 8 {
-		wg.Add(1)
+		writers.Add(1)
 		go func() {
-			defer wg.Done()
-			for n := 0; ctx.Err() == nil; {
+			defer writers.Done()
+			for n := 0; writing.Err() == nil; {
 				text := fmt.Sprint(w, ".", n)
-				r, err := c.Append(ctx, app, mailbox.Deposit{Mailbox: box, Kind: mailbox.Message, Payload: []byte(text)})
+				r, err := c.Append(writing, app, mailbox.Deposit{Mailbox: box, Kind: mailbox.Message, Payload: []byte(text)})
 				if err != nil {
 					continue // the same again: it may be stored
 				}
@@ -173,6 +175,8 @@ func TestKilledRelayKeepsItsWord(t *testing.T) {
 	for want := total() + 50; total() < want; {
 		<-progress
 	}
+	stopWriting()
+	writers.Wait()
 	fully := func() bool {
 		mu.Lock()
 		defer mu.Unlock()

@@ -87,7 +87,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 func (a *app) root() *cobra.Command {
 	root := a.group("sotto", "A messenger that trusts no server",
 		a.runCommand(), a.initCommand(), a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(),
-		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.eventsCommand(), a.configCommand(), a.demoCommand(), a.simCommand(), a.versionCommand())
+		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.eventsCommand(), a.configCommand(), a.reportCommand(), a.demoCommand(), a.simCommand(), a.versionCommand())
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -168,35 +168,6 @@ func (a *app) lasting(use, short string, least, most int, f func(ctx context.Con
 
 // client returns a client of the home's node.
 func (a *app) client() *api.Client { return api.NewClient(a.home) }
-
-// named lets the shell complete names of contacts where the first argument is one.
-func (a *app) named(c *cobra.Command, all bool) *cobra.Command {
-	c.ValidArgsFunction = func(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		if len(args) > 0 && !all {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		home, err := findHome(a.env)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		cl := api.NewClient(home)
-		defer cl.Close()
-		contacts, err := cl.Contacts(ctx)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		var names []string
-		for _, one := range contacts {
-			if name := safe(one.Name); name == one.Name && strings.HasPrefix(name, prefix) {
-				names = append(names, name)
-			}
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-	return c
-}
 
 // say talks to the person at the terminal.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }

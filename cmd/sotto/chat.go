@@ -2,24 +2,30 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"sotto/node"
 	"sotto/node/api"
+	"sotto/node/content/markup"
 )
+
+// maxShown is how many messages chat watch remembers as shown.
+const maxShown = 1000
 
 // maxRead is how many messages chat read shows at most.
 const maxRead = 100_000
 
 func (a *app) chatCommand() *cobra.Command {
-	return a.group("chat", "Conversations", a.chatListCommand(), a.sendCommand(), a.readCommand(), a.watchCommand())
+	return a.group("chat", "Conversations", append([]*cobra.Command{a.chatListCommand(), a.sendCommand(), a.readCommand(), a.watchCommand()}, a.messageCommands()...)...)
 }
 
 func (a *app) chatListCommand() *cobra.Command {
@@ -38,6 +44,28 @@ func (a *app) chatListCommand() *cobra.Command {
 			var rows [][]string
 			for _, c := range list {
 				var notes []string
+				if c.Unread > 0 {
+					notes = append(notes, fmt.Sprintf("%d unread", c.Unread))
+				} else if c.MarkedUnread {
+					notes = append(notes, "unread")
+				}
+				for _, n := range []struct {
+					is   bool
+					word string
+				}{{c.Draft != nil, "draft"}, {!c.MutedUntil.IsZero(), "muted"}, {c.Archived, "archived"}} {
+					if n.is {
+						notes = append(notes, n.word)
+					}
+				}
+				if c.Timer > 0 {
+					notes = append(notes, fmt.Sprintf("messages disappear after %v", time.Duration(c.Timer)*time.Second))
+				}
+				if c.Scheduled > 0 {
+					notes = append(notes, fmt.Sprintf("%d to be sent later", c.Scheduled))
+				}
+				if len(c.Typing) > 0 {
+					notes = append(notes, safe(strings.Join(c.Typing, ", "))+" writing")
+				}
 				if c.Queued > 0 {
 					notes = append(notes, fmt.Sprintf("%d queued", c.Queued))
 				}
@@ -62,33 +90,45 @@ func (a *app) chatListCommand() *cobra.Command {
 }
 
 func (a *app) sendCommand() *cobra.Command {
-	return a.named(a.command("send NAME TEXT", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
-		text := args[1]
-		if text == "-" {
-			b, err := io.ReadAll(io.LimitReader(a.in, node.MaxText+3))
-			if err != nil {
-				return fmt.Errorf("read the text: %w", err)
-			}
-			text = strings.TrimSuffix(strings.TrimSuffix(string(b), "\n"), "\r")
+	var names []string
+	when := ""
+	c := a.named(a.command("send NAME TEXT [--at TIME] [--mention MEMBER]", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
+		text, err := a.text(c, args[1])
+		if err != nil {
+			return err
 		}
-		switch {
-		case text == "":
-			return usage(c, "there is no text")
-		case len(text) > node.MaxText:
-			return fmt.Errorf("a text of more than %d bytes is %w", node.MaxText, node.ErrTooLarge)
-		case !utf8.ValidString(text):
-			return usage(c, "the text is not UTF-8; files cannot be sent yet")
+		m := node.NewMessage{Text: text}
+		if m.Mentions, err = mentions(c, text, names); err != nil {
+			return err
+		}
+		if m.At, err = sendAt(c, when); err != nil {
+			return err
 		}
 		cl := a.client()
 		defer cl.Close()
-		m, err := cl.Send(ctx, args[0], text)
+		sent, err := cl.SendMessage(ctx, args[0], m)
 		if errors.Is(err, node.ErrUncertain) {
 			return hint(err, "see whether it is there: sotto chat read "+args[0])
 		} else if err != nil {
 			return a.whom(err)
 		}
-		return a.print(m, func(io.Writer) { a.say("%s.", capital(m.State)) })
+		return a.print(sent, func(io.Writer) { a.say("%s.", capital(sent.State)) })
 	}), false)
+	c.Flags().StringVar(&when, "at", "", "send it at this `time`, or so long from now")
+	return mentionFlag(c, &names)
+}
+
+// checkText refuses what cannot be sent before anything is asked of the node.
+func (a *app) checkText(c *cobra.Command, text string) error {
+	switch {
+	case text == "":
+		return usage(c, "there is no text")
+	case len(text) > node.MaxText:
+		return fmt.Errorf("a text of more than %d bytes is %w", node.MaxText, node.ErrTooLarge)
+	case !utf8.ValidString(text):
+		return usage(c, "the text is not UTF-8; files cannot be sent yet")
+	}
+	return nil
 }
 
 func capital(s string) string {
@@ -99,8 +139,8 @@ func capital(s string) string {
 }
 
 func (a *app) readCommand() *cobra.Command {
-	limit := 50
-	c := a.named(a.command("read NAME [--limit N]", "The newest messages, oldest first", 1, 1, func(ctx context.Context, c *cobra.Command, args []string) error {
+	limit, ids := 50, false
+	c := a.named(a.command("read NAME [--limit N] [--ids]", "The newest messages, oldest first", 1, 1, func(ctx context.Context, c *cobra.Command, args []string) error {
 		if limit < 1 || limit > maxRead {
 			return usage(c, "--limit %d: from 1 to %d", limit, maxRead)
 		}
@@ -112,13 +152,18 @@ func (a *app) readCommand() *cobra.Command {
 		}
 		for _, page := range slices.Backward(pages) {
 			for _, m := range page {
-				if err := a.print(m, func(w io.Writer) { a.show(w, m) }); err != nil {
+				show := a.show
+				if ids {
+					show = a.showWithID
+				}
+				if err := a.print(m, func(w io.Writer) { show(w, m) }); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	}), false)
+	c.Flags().BoolVar(&ids, "ids", false, "with the beginning of each message's id, by which other commands name it")
 	c.Flags().IntVar(&limit, "limit", limit, "at most so `many`")
 	return c
 }
@@ -143,30 +188,82 @@ func newest(ctx context.Context, cl *api.Client, ref string, limit int) (pages [
 	return pages, nil
 }
 
+// showWithID writes a message behind the beginning of its id.
+func (a *app) showWithID(w io.Writer, m node.Message) {
+	fmt.Fprintf(w, "%-12s  ", short(m.ID))
+	a.show(w, m)
+}
+
 // show writes a message for a person.
 func (a *app) show(w io.Writer, m node.Message) {
-	text := paragraph(m.Text)
+	text := paragraph(markup.Plain(m.Text))
 	switch m.Kind {
 	case "gap":
 		text = "(" + firstOf(safe(m.Reason), "entries that the relay no longer had") + ")"
 	case "unknown":
 		text = "(a message that this version cannot show)"
+	case "removed":
+		text = "(a message was removed)"
+	}
+	switch m.Deleted {
+	case "author":
+		text = "(taken back)"
+	case "admin":
+		text = "(taken away by " + safe(m.DeletedBy) + ")"
+	}
+	var notes []string
+	switch m.State {
+	case node.MessageQueued, node.MessageDelivered, node.MessageRead:
+		notes = append(notes, m.State)
+	case node.MessageFailed:
+		notes = append(notes, "failed: "+safe(m.Reason))
+	}
+	for _, n := range []struct {
+		is   bool
+		word string
+	}{{!m.Edited.IsZero(), "edited"}, {m.Forwarded, "forwarded"}, {m.Pinned, "pinned"}, {m.Starred, "starred"}} {
+		if n.is {
+			notes = append(notes, n.word)
+		}
+	}
+	if !m.Disappears.IsZero() {
+		notes = append(notes, "disappears "+when(m.Disappears))
 	}
 	note := ""
-	switch m.State {
-	case node.MessageQueued:
-		note = " (queued)"
-	case node.MessageFailed:
-		note = " (failed: " + safe(m.Reason) + ")"
+	if len(notes) > 0 {
+		note = " (" + strings.Join(notes, ", ") + ")"
 	}
 	if m.Kind == "change" {
 		text = "* " + text
 	}
-	if m.Kind == "gap" || m.Kind == "change" {
+	if m.Kind == "gap" || m.Kind == "change" || m.Kind == "removed" {
 		fmt.Fprintf(w, "%s  %s\n", when(m.Sent), text)
 		return
 	}
 	fmt.Fprintf(w, "%s  %s: %s%s\n", when(m.Sent), a.paint(a.out, bold, safe(m.Sender)), text, note)
+	indent := strings.Repeat(" ", len(timeForm)+2)
+	if q := m.ReplyTo; q != nil && m.Deleted == "" {
+		answered := "a message that is not here"
+		if !q.Missing {
+			answered = safe(q.Sender) + ": " + safe(q.Excerpt)
+		}
+		fmt.Fprintf(w, "%sin answer to %s\n", indent, answered)
+	}
+	if p := m.Poll; p != nil {
+		for i, o := range p.Options {
+			mine := ""
+			if o.Mine {
+				mine = ", yours"
+			}
+			fmt.Fprintf(w, "%s%d. %s (%d%s)\n", indent, i+1, safe(o.Text), o.Votes, mine)
+		}
+		if p.Closed {
+			fmt.Fprintf(w, "%sclosed\n", indent)
+		}
+	}
+	for _, r := range m.Reactions {
+		fmt.Fprintf(w, "%s%s %s\n", indent, safe(r.Reaction), safe(strings.Join(r.By, ", ")))
+	}
 }
 
 func firstOf(a, b string) string {
@@ -195,8 +292,7 @@ func (a *app) watchCommand() *cobra.Command {
 		if isTerminal(a.err) && !a.json {
 			a.say("Watching; ctrl-c ends it.")
 		}
-		// What was shown as queued is not shown again when a relay has stored it.
-		shown := map[string]bool{}
+		shown := map[string]string{} // by id, as it stood
 		for e, err := range cl.Events(ctx, after) {
 			if err != nil {
 				return err
@@ -215,15 +311,21 @@ func (a *app) watchCommand() *cobra.Command {
 				}
 				continue
 			}
-			if m.State == node.MessageStored && shown[m.ID] {
-				delete(shown, m.ID)
-				continue
-			}
-			if m.State == node.MessageQueued {
-				if shown[m.ID] {
+			// What was shown is not shown again when it has been stored or read.
+			said := m
+			said.State, said.Seq, said.DeliveredTo, said.ReadBy = "", 0, 0, 0
+			if m.State != node.MessageFailed {
+				b, err := json.Marshal(said)
+				if err != nil {
+					return err
+				}
+				if shown[m.ID] == string(b) {
 					continue
 				}
-				shown[m.ID] = true
+				if len(shown) > maxShown {
+					clear(shown) // better twice than never
+				}
+				shown[m.ID] = string(b)
 			}
 			if err := a.print(m, func(w io.Writer) { a.show(w, m) }); err != nil {
 				return err

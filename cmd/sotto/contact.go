@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sotto/crypto/identity"
 	"sotto/node"
 	"sotto/node/api"
 )
@@ -23,7 +24,8 @@ func (a *app) contactCommand() *cobra.Command {
 
 func (a *app) inviteCommand() *cobra.Command {
 	var o api.InviteOptions
-	c := a.command("invite [--expires 24h] [--name NAME]", "Make a link that lets somebody become a contact, once", 0, 0,
+	var draw bool
+	c := a.command("invite [--expires 24h] [--name NAME] [--qr]", "Make a link that lets somebody become a contact, once", 0, 0,
 		func(ctx context.Context, c *cobra.Command, _ []string) error {
 			if o.Expires < time.Second {
 				return usage(c, "--expires %v is too short", o.Expires)
@@ -40,8 +42,15 @@ func (a *app) inviteCommand() *cobra.Command {
 					a.say("%s", safe(in.Words))
 				}
 			}
-			return a.print(in, func(w io.Writer) { fmt.Fprintln(w, in.Link) })
+			var drawn error
+			return errors.Join(a.print(in, func(w io.Writer) {
+				fmt.Fprintln(w, in.Link)
+				if draw {
+					drawn = showQR(w, in.Link)
+				}
+			}), drawn)
 		})
+	c.Flags().BoolVar(&draw, "qr", false, "draw it as a QR code, too")
 	c.Flags().DurationVar(&o.Expires, "expires", 24*time.Hour, "how `long` it is good")
 	c.Flags().StringVar(&o.Name, "name", "", "what to call who opens it (default: their profile name)")
 	return c
@@ -158,6 +167,9 @@ func (a *app) contactListCommand() *cobra.Command {
 				if c.Verified {
 					notes = append(notes, "verified")
 				}
+				if c.Changed {
+					notes = append(notes, "account key changed since you verified them: compare again")
+				}
 				if c.Profile != "" && c.Profile != c.Name {
 					notes = append(notes, "calls themselves "+safe(c.Profile))
 				}
@@ -221,19 +233,28 @@ func (a *app) blockCommand(use, short string, blocked bool) *cobra.Command {
 }
 
 func (a *app) verifyCommand() *cobra.Command {
-	return a.named(a.command("verify NAME [DIGITS]", "Show the safety number to compare, or mark somebody as verified by theirs", 1, -1,
+	var draw, undo bool
+	c := a.named(a.command("verify NAME [DIGITS | CODE] [--qr] [--undo]", "Show the safety number to compare, or mark somebody as verified by theirs", 1, -1,
 		func(ctx context.Context, c *cobra.Command, args []string) error {
 			digits := strings.Join(strings.Fields(strings.Join(args[1:], "")), "")
-			if len(args) > 1 && (len(digits) != 60 || strings.Trim(digits, "0123456789") != "") {
-				return usage(c, "a safety number has 60 digits, and this is not one")
+			switch {
+			case undo && (digits != "" || draw):
+				return usage(c, "--undo takes a name and nothing else")
+			case draw && digits != "":
+				return usage(c, "--qr shows your code and takes none")
+			case len(args) > 1 && !identity.IsSafetyCode(digits) && (len(digits) != 60 || strings.Trim(digits, "0123456789") != ""):
+				return usage(c, "a safety number has 60 digits, a safety code begins with sotto:v#, and this is neither")
 			}
 			cl := a.client()
 			defer cl.Close()
 			var n node.SafetyNumber
 			var err error
-			if digits == "" {
+			switch {
+			case undo:
+				n, err = cl.Unverify(ctx, args[0])
+			case digits == "":
 				n, err = cl.SafetyNumber(ctx, args[0])
-			} else {
+			default:
 				n, err = cl.SetVerified(ctx, args[0], digits)
 			}
 			if errors.Is(err, node.ErrNotTrusted) {
@@ -241,19 +262,33 @@ func (a *app) verifyCommand() *cobra.Command {
 			} else if err != nil {
 				return a.whom(err)
 			}
-			return a.print(n, func(w io.Writer) {
-				if digits != "" {
-					a.say("The numbers are the same: %s is verified.", safe(n.Name))
+			var drawn error
+			return errors.Join(a.print(n, func(w io.Writer) {
+				switch {
+				case undo:
+					a.say("%s is verified no longer.", safe(n.Name))
 					return
-				}
-				if n.Verified {
+				case digits != "":
+					a.say("They are the same: %s is verified.", safe(n.Name))
+					return
+				case n.Verified:
 					a.say("%s is verified. The number is", safe(n.Name))
-				} else {
+				default:
+					if n.Changed {
+						a.say("%s has another account key than the one you verified. Somebody may stand between you.", safe(n.Name))
+					}
 					a.say("Compare with what %s sees, over a call or side by side. If it is the same:\n  sotto contact verify %s DIGITS", safe(n.Name), safe(n.Name))
 				}
 				fmt.Fprint(w, groups(n.Number))
-			})
+				if draw {
+					a.say("Or let %s scan this:", safe(n.Name))
+					drawn = showQR(w, n.Code)
+				}
+			}), drawn)
 		}), false)
+	c.Flags().BoolVar(&draw, "qr", false, "draw your safety code for them to scan")
+	c.Flags().BoolVar(&undo, "undo", false, "mark them as not verified")
+	return c
 }
 
 // groups writes a safety number as three lines of four groups of five digits.

@@ -93,12 +93,13 @@ func (n *fakeNode) Accept(ctx context.Context, link, name string) (node.Contact,
 	return c, err
 }
 
-func (n *fakeNode) Send(ctx context.Context, ref, text string) (node.Message, error) {
+func (n *fakeNode) SendMessage(ctx context.Context, ref string, in node.NewMessage) (node.Message, error) {
+	text := in.Text
 	errs := map[string]error{"unreachable": node.ErrUnreachable, "full": node.ErrDiskFull, "damaged": node.ErrDamaged, "frozen": node.ErrFrozen, "uncertain": node.ErrUncertain}
 	if err := errs[text]; err != nil {
 		return node.Message{}, fmt.Errorf("send: %w", err)
 	}
-	m, err := n.Node.Send(ctx, ref, text)
+	m, err := n.Node.SendMessage(ctx, ref, in)
 	if answer, ok := strings.CutPrefix(text, "say "); ok && err == nil {
 		_, err = n.Receive(ref, strings.ReplaceAll(answer, "|", "\n"))
 	}

@@ -33,11 +33,7 @@ func TestTextsHaveOneSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seal := func(text string, lamport uint64, parents ...content.ID) int {
-		m, err := content.NewText(text, time.Now(), lamport, parents)
-		if err != nil {
-			t.Fatal(err)
-		}
+	sealed := func(m *content.Message, lamport uint64) int {
 		b, err := m.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -53,8 +49,42 @@ func TestTextsHaveOneSize(t *testing.T) {
 		}
 		return len(e)
 	}
+	seal := func(text string, lamport uint64, parents ...content.ID) int {
+		m, err := content.NewText(text, time.Now(), lamport, parents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sealed(m, lamport)
+	}
 	parent := content.ID{1, 2, 3}
 	want := seal("a", 0)
+	// What is said about messages looks like them, with all that may be in it.
+	c := content.Common{Sent: time.Now(), Lamport: 1 << 40, Parents: []content.ID{parent, parent, parent}}
+	for _, k := range []content.Kind{content.Delete, content.Moderate, content.Reaction, content.Receipt, content.Typing, content.Vote, content.Close, content.Pin} {
+		m := content.New(k, c)
+		switch k {
+		case content.Delete, content.Moderate:
+			m.Replaces = &parent
+		case content.Reaction, content.Vote, content.Close, content.Pin:
+			m.InReplyTo = &parent
+		}
+		switch k {
+		case content.Reaction:
+			m.Reactions = []string{"👍🏽", "🎉", "❤️", "👀", "🙏", "😀", "😂", "🫖"}
+		case content.Receipt:
+			m.Receipt, m.IDs = content.Seen, make([]content.ID, 10) // as a node sends them
+			for i := range m.IDs {
+				m.IDs[i] = content.ID{1, byte(i)}
+			}
+		case content.Vote:
+			for i := range uint64(content.MaxOptions) {
+				m.Choices = append(m.Choices, i)
+			}
+		}
+		if got := sealed(m, 1<<40); got != want {
+			t.Errorf("a message of kind %d takes %d bytes, a text %d", k, got, want)
+		}
+	}
 	for n := 1; n <= 400; n++ {
 		text := strings.Repeat("a", n)
 		bare, full := seal(text, 0), seal(text, 1<<40, parent, parent, parent)

@@ -93,7 +93,7 @@ var errNoGroup = errors.New("no group comes of the Welcome")
 
 // join is what the invitee makes of a Welcome.
 func (p *person) join(welcome []byte, bundle *mls.KeyPackageBundle, s Secrets, inviter *identity.Log) (*mls.Group, error) {
-	g, err := mls.Join(p.config(), welcome, bundle, &mls.JoinOptions{PSK: presharedKey(s)})
+	g, _, err := mls.Join(p.config(), welcome, bundle, &mls.JoinOptions{PSK: presharedKey(s)})
 	if err == nil {
 		devices := map[identity.DeviceID]identity.AccountID{p.Device: p.log.ID()}
 		for _, c := range inviter.Active() {

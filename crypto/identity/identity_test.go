@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -617,6 +618,72 @@ func TestSafetyNumber(t *testing.T) {
 	if SafetyNumber(rotated.Party(), b.Party()) == n {
 		t.Error("a new account key does not change the number")
 	}
+}
+
+func TestSafetyCode(t *testing.T) {
+	a, b := newLog(), must(NewLog(SeedFromBytes(fill(0x12)), phone.cert, phone.Key, [16]byte{}))
+	code := NewSafetyCode(a, b)
+	text := code.Text()
+	checkVectors(t, "safetycode.json", []struct {
+		Mine   string `json:"mine"`
+		Theirs string `json:"theirs"`
+		Text   string `json:"text"`
+	}{{hex.EncodeToString(a.Append(nil)), hex.EncodeToString(b.Append(nil)), text}})
+	got, err := ParseSafetyCode(" " + text + "\n")
+	if err != nil || got.Text() != text {
+		t.Fatalf("ParseSafetyCode = %v, %v", got, err)
+	}
+
+	longer := must(a.AddDevice(owner.AccountKey(0), desk.Actor, laptop.cert))
+	branch := must(a.SuspendDevice(desk.Actor, desk.Device))
+	rotated := must(a.RotateKey(owner, desk.Actor))
+	for _, tt := range []struct {
+		name         string
+		shown        SafetyCode
+		mine, theirs *Log
+		want         error
+	}{
+		{"the same on both sides", code, b, a, nil},
+		{"the reader knows more", code, b, longer, nil},
+		{"the reader knows less", NewSafetyCode(longer, b), b, a, nil},
+		{"the shower knows less of the reader", NewSafetyCode(b, a), longer, b, nil},
+		{"one's own code", code, a, b, ErrOthersCode},
+		{"a third person's", NewSafetyCode(a, a), b, a, ErrOthersCode},
+		{"another branch of theirs", NewSafetyCode(longer, b), b, branch, ErrLogsDiffer},
+		{"another branch of the reader's", NewSafetyCode(b, branch), longer, b, ErrLogsDiffer},
+		{"another account key", NewSafetyCode(rotated, b), b, a, ErrKeysDiffer},
+		{"an account key that the shower has not heard of", NewSafetyCode(b, a), rotated, b, ErrKeysDiffer},
+	} {
+		if err := tt.shown.Check(tt.mine, tt.theirs); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+
+	newer := []byte{2, 0}
+	for text, want := range map[string]error{
+		"":                          ErrNotSafetyCode,
+		"sotto:i#AAAA":              ErrNotSafetyCode,
+		"sotto:v#":                  ErrCodeDamaged,
+		text[:50]:                   ErrCodeDamaged,
+		text[:60] + "x" + text[61:]: ErrCodeDamaged,
+		text + "A":                  ErrCodeDamaged,
+		safetyPrefix + base64.RawURLEncoding.EncodeToString(append(newer, codeChecksum(newer)...)): ErrCodeNewer,
+	} {
+		if _, err := ParseSafetyCode(text); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", text, err, want)
+		}
+	}
+}
+
+func FuzzParseSafetyCode(f *testing.F) {
+	f.Add(NewSafetyCode(newLog(), newLog()).Text())
+	f.Add("sotto:v#AQ")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseSafetyCode(text)
+		if err == nil && c.Text() != strings.TrimSpace(text) {
+			t.Errorf("%q has two forms", text)
+		}
+	})
 }
 
 func FuzzParseEntry(f *testing.F) {

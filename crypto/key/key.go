@@ -157,6 +157,11 @@ func (s signer[K]) Public() crypto.PublicKey { return s.s.reveal().Public() }
 func (s signer[K]) Sign(rand io.Reader, msg []byte, opts crypto.SignerOpts) ([]byte, error) {
 	return s.s.reveal().Sign(rand, msg, opts)
 }
+
+// AppendSignature is Sign with room for the signature, see mls.Config.
+func (s signer[K]) AppendSignature(b, msg []byte) []byte {
+	return append(b, ed25519.Sign(s.s.reveal(), msg)...)
+}
 func (s signer[K]) Format(w fmt.State, verb rune) { s.s.Format(w, verb) }
 
 // String returns the fingerprint of the public half, marked as such.

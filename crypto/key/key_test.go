@@ -2,6 +2,7 @@ package key
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -63,6 +64,21 @@ func TestSignaturesAreBoundToLabelAndKind(t *testing.T) {
 		if ok {
 			t.Errorf("%s: the signature verifies", name)
 		}
+	}
+}
+
+func TestSignerAppends(t *testing.T) {
+	k := DeviceFromSeed(bytes.Repeat([]byte{1}, Size))
+	s := k.Signer()
+	want, err := s.Sign(nil, []byte("message"), crypto.Hash(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := s.(interface {
+		AppendSignature(b, message []byte) []byte
+	}).AppendSignature([]byte("before"), []byte("message"))
+	if !bytes.Equal(got, append([]byte("before"), want...)) {
+		t.Errorf("AppendSignature = %x, Sign = %x", got, want)
 	}
 }
 

@@ -389,12 +389,12 @@ func TestT30Downgrade(t *testing.T) {
 			ana.check(err)
 			welcome := bytes.Clone(staged.Welcome())
 			binary.BigEndian.PutUint16(welcome[messageHeaderLen:], uint16(id))
-			if _, err := Join(cem.config, welcome, b, nil); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported) {
+			if _, _, err := Join(cem.config, welcome, b, nil); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported) {
 				t.Errorf("Join = %v", err)
 			}
 			// The group info in it tells another suite than the welcome.
 			welcome = ana.welcome(b, nil, func(w *forgedWelcome) { w.info.context.Suite = id })
-			if _, err := Join(cem.config, welcome, b, nil); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported) {
+			if _, _, err := Join(cem.config, welcome, b, nil); !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrUnsupported) {
 				t.Errorf("Join by group info = %v", err)
 			}
 		})
@@ -523,7 +523,7 @@ func TestForgedWelcomeIsGood(t *testing.T) {
 	for _, id := range []Suite{X25519AES128, XWing} {
 		ana, cem := newGroupOf(t, id, "ana", "ben")[0], newDevice(t, id, "cem")
 		b := cem.bundle()
-		if _, err := Join(cem.config, ana.welcome(b, nil, nil), b, nil); err != nil {
+		if _, _, err := Join(cem.config, ana.welcome(b, nil, nil), b, nil); err != nil {
 			t.Errorf("%v: %v", id, err)
 		}
 	}
@@ -620,7 +620,7 @@ func TestMalformedWelcomeOfInsider(t *testing.T) {
 			c.ValidateCredential = func(leaf, old *LeafNode) error { judged++; return nil }
 			var err error
 			size := allocated(func() {
-				_, err = Join(c, welcome, b, &JoinOptions{PSK: func(id PreSharedKeyID) ([]byte, error) {
+				_, _, err = Join(c, welcome, b, &JoinOptions{PSK: func(id PreSharedKeyID) ([]byte, error) {
 					if id.Type == PSKResumption {
 						return []byte("resumed"), nil
 					}
@@ -678,7 +678,7 @@ func TestT31XWingHalves(t *testing.T) {
 			mallory.check(err)
 			w.secrets[0].secrets.kemOutput = bytes.Clone(w.secrets[0].secrets.kemOutput)
 			h.spoil(w.secrets[0].secrets.kemOutput)
-			if _, err := Join(dora.config, w.encode(appendMessageHeader(nil, wireWelcome)), b, nil); !errors.Is(err, ErrAuthentication) {
+			if _, _, err := Join(dora.config, w.encode(appendMessageHeader(nil, wireWelcome)), b, nil); !errors.Is(err, ErrAuthentication) {
 				t.Errorf("Join = %v", err)
 			}
 		})
@@ -777,6 +777,34 @@ func TestBadPublicKeys(t *testing.T) {
 			}
 			agree(t, ds...)
 		})
+	}
+}
+
+// What is said of an X-Wing key is what the standard library says, of every coefficient.
+func TestXWingKeysAreReduced(t *testing.T) {
+	s, err := XWing.lookup()
+	must(t, err)
+	k, err := s.generateKey()
+	must(t, err)
+	key := k.public()
+	for i := range 768 {
+		at := key[i/2*3:]
+		for _, v := range []uint{0, 3328, 3329, 4095} {
+			was := [3]byte(at)
+			if i%2 == 0 {
+				at[0], at[1] = byte(v), at[1]&0xf0|byte(v>>8)
+			} else {
+				at[1], at[2] = at[1]&0x0f|byte(v<<4), byte(v>>4)
+			}
+			_, want := s.kem.NewPublicKey(key)
+			if (want == nil) != (v < 3329) {
+				t.Fatalf("the library says of coefficient %d, %d: %v", i, v, want)
+			}
+			if got := s.checkPublicKey(key); (got == nil) != (want == nil) {
+				t.Errorf("coefficient %d, %d: %v, the library says %v", i, v, got, want)
+			}
+			copy(at, was[:])
+		}
 	}
 }
 
@@ -884,14 +912,14 @@ func TestT39WelcomeReplay(t *testing.T) {
 	cem.join(welcome, b, nil)
 	// For another device, and for another key package of the same one.
 	for _, d := range []*device{dora, cem} {
-		if _, err := Join(d.config, welcome, d.bundle(), nil); !errors.Is(err, ErrNotForUs) {
+		if _, _, err := Join(d.config, welcome, d.bundle(), nil); !errors.Is(err, ErrNotForUs) {
 			t.Errorf("%s joins by another's welcome: %v", d.name, err)
 		}
 	}
 	// With another's name on what is encrypted for cem.
 	stolen := dora.bundle()
 	renamed := bytes.Replace(welcome, refs[0], stolen.Ref(), 1)
-	if _, err := Join(dora.config, renamed, stolen, nil); !errors.Is(err, ErrAuthentication) {
+	if _, _, err := Join(dora.config, renamed, stolen, nil); !errors.Is(err, ErrAuthentication) {
 		t.Errorf("dora joins by cem's secrets: %v", err)
 	}
 	// The same key package in the same group.
@@ -906,7 +934,7 @@ func TestT39WelcomeReplay(t *testing.T) {
 	// A replay, by who has not deleted the bundle, leads to the epoch that was, never to another.
 	ds = append(ds, cem)
 	cem.commit(nil, ana, ds[1])
-	old, err := Join(cem.config, welcome, b, nil)
+	old, _, err := Join(cem.config, welcome, b, nil)
 	if err != nil || old.Epoch() != cem.g.Epoch()-1 || !bytes.Equal(old.EpochAuthenticator(), authenticator) {
 		t.Errorf("the welcome, replayed: %v, %v", old, err)
 	}
@@ -1044,7 +1072,7 @@ func (w *victim) read(t testing.TB, b []byte) {
 	check("Process", err)
 	_, err = WelcomeRefs(b)
 	check("WelcomeRefs", err)
-	_, err = Join(w.config, b, w.bundle, nil)
+	_, _, err = Join(w.config, b, w.bundle, nil)
 	check("Join", err)
 	_, err = JoinExternal(w.config, b, ExternalJoinOptions{Credential: BasicCredential(nil)})
 	check("JoinExternal", err)

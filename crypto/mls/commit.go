@@ -21,7 +21,24 @@ type commit struct {
 	path      *updatePath
 }
 
+// size returns about as many bytes as encode appends: no less, unless it changes the
+// group's extensions or the like.
+func (c *commit) size() int {
+	n := 16
+	for _, p := range c.proposals {
+		n += 8 + len(p.ref)
+		if add, ok := p.proposal.(Add); ok {
+			n += len(add.KeyPackage.encoded)
+		}
+	}
+	if c.path != nil {
+		n += c.path.size()
+	}
+	return n
+}
+
 func (c *commit) encode(b []byte) []byte {
+	b = slices.Grow(b, c.size())
 	b = codec.AppendVecFunc(b, func(b []byte) []byte {
 		for _, p := range c.proposals {
 			if p.proposal != nil {
@@ -35,7 +52,7 @@ func (c *commit) encode(b []byte) []byte {
 	if c.path == nil {
 		return append(b, 0)
 	}
-	return c.path.encode(append(slices.Grow(b, 1+c.path.size()), 1))
+	return c.path.encode(append(b, 1))
 }
 
 func decodeCommit(r *codec.Reader) *commit {

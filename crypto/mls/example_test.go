@@ -50,7 +50,7 @@ func newPair() (ana, ben *mls.Group, anaConfig, benConfig mls.Config) {
 	check(err)
 	ana, err = staged.Merge(ana)
 	check(err)
-	ben, err = mls.Join(benConfig, staged.Welcome(), bundle, nil)
+	ben, _, err = mls.Join(benConfig, staged.Welcome(), bundle, nil)
 	check(err)
 	return ana, ben, anaConfig, benConfig
 }
@@ -73,7 +73,7 @@ func Example() {
 	check(err)
 	ana, err = staged.Merge(ana)
 	check(err)
-	ben, err := mls.Join(benConfig, staged.Welcome(), bundle, nil)
+	ben, _, err := mls.Join(benConfig, staged.Welcome(), bundle, nil)
 	check(err)
 
 	msg, err := ana.Encrypt([]byte("hello, ben"), nil)
@@ -186,6 +186,30 @@ func ExampleGroup_Process() {
 	// Output:
 	// removes ben
 	// and that is me
+}
+
+// Who received a message can show a stranger who said it.
+func ExampleReceived_Signed() {
+	ana, ben, _, _ := newPair()
+	msg, err := ana.Encrypt([]byte("I owe you ten"), nil)
+	check(err)
+	got, err := ben.Process(msg, nil)
+	check(err)
+	said := got.Signed()
+
+	hers, _ := ben.Member(ana.OwnLeaf())
+	his, _ := ben.Member(ben.OwnLeaf())
+	_, err = said.Verify(hers.SignatureKey)
+	fmt.Println("Ana said so:", err == nil)
+	_, err = said.Verify(his.SignatureKey)
+	fmt.Println("Ben said so:", err == nil)
+	said.Content = []byte("I owe you ninety")
+	_, err = said.Verify(hers.SignatureKey)
+	fmt.Println("she said something else:", err == nil)
+	// Output:
+	// Ana said so: true
+	// Ben said so: false
+	// she said something else: false
 }
 
 // A device that lost its state comes back in its old place, by a commit of its own.

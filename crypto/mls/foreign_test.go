@@ -129,7 +129,7 @@ func (d *ours) create(group []byte) {
 
 func (d *ours) join(welcome []byte) {
 	var err error
-	d.group, err = mls.Join(d.config, welcome, d.bundle, nil)
+	d.group, _, err = mls.Join(d.config, welcome, d.bundle, nil)
 	d.check(err)
 }
 

@@ -2,6 +2,7 @@ package mls
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
 	"encoding/binary"
@@ -175,11 +176,16 @@ func (a *authenticatedContent) signContent(b, context []byte) []byte {
 	return a.tbs(appendSignContent(slices.Grow(b, size+40), "FramedContentTBS", size), context)
 }
 
-func (a *authenticatedContent) sign(s *suite, signer crypto.Signer, context []byte) (err error) {
+func (a *authenticatedContent) sign(s *suite, signer crypto.Signer, context []byte) error {
+	return a.signInto(nil, s, signer, context)
+}
+
+// signInto is sign with room for the signature.
+func (a *authenticatedContent) signInto(room []byte, s *suite, signer crypto.Signer, context []byte) (err error) {
 	w := newWorkspace()
 	defer w.done()
 	w.buf = a.signContent(w.buf, context)
-	if a.signature, err = s.signRaw(signer, w.buf); err != nil {
+	if a.signature, err = s.appendSignature(room, signer, w.buf); err != nil {
 		return fmt.Errorf("sign message: %w", err)
 	}
 	return nil
@@ -201,6 +207,7 @@ type workspace struct {
 	buf             []byte // what is signed, or the content
 	key, senderData messageKey
 	sender          [senderDataLen]byte
+	signature       [ed25519.SignatureSize]byte
 }
 
 var workspaces sync.Pool
@@ -213,7 +220,7 @@ func newWorkspace() *workspace {
 }
 
 func (w *workspace) done() {
-	clear(w.buf[:cap(w.buf)])
+	clear(w.buf)
 	*w = workspace{buf: w.buf[:0]}
 	if cap(w.buf) <= 1<<16 {
 		workspaces.Put(w)

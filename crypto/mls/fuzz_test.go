@@ -140,7 +140,7 @@ func FuzzWelcome(f *testing.F) {
 	w := newFuzzWorld(f)
 	f.Add([]byte(w.v.Welcome))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := Join(w.config, b, w.bundle, &JoinOptions{PSK: w.v.psk}); err != nil && !expected(err) {
+		if _, _, err := Join(w.config, b, w.bundle, &JoinOptions{PSK: w.v.psk}); err != nil && !expected(err) {
 			t.Errorf("an error of no kind: %v", err)
 		}
 		if len(b) > messageHeaderLen {
@@ -180,7 +180,7 @@ func FuzzWelcomeContent(f *testing.F) {
 			t.Fatal(err)
 		}
 		m.secrets = []encryptedGroupSecrets{{w.bundle.Ref(), ct}}
-		if _, err := Join(w.config, m.encode(appendMessageHeader(nil, wireWelcome)), w.bundle, nil); err == nil {
+		if _, _, err := Join(w.config, m.encode(appendMessageHeader(nil, wireWelcome)), w.bundle, nil); err == nil {
 			t.Error("a group that nobody made was joined")
 		} else if !expected(err) {
 			t.Errorf("an error of no kind: %v", err)
@@ -316,7 +316,7 @@ func FuzzBundle(f *testing.F) {
 		if !bytes.Equal(k.Marshal(), b) {
 			t.Errorf("%x was read, and written as %x", b, k.Marshal())
 		}
-		if _, err := Join(w.config, []byte(w.v.Welcome), k, nil); err != nil && !expected(err) {
+		if _, _, err := Join(w.config, []byte(w.v.Welcome), k, nil); err != nil && !expected(err) {
 			t.Errorf("an error of no kind: %v", err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 
 	"sotto/crypto/codec"
 )
@@ -21,7 +22,11 @@ type PSKs func(id PreSharedKeyID) ([]byte, error)
 // means its default, a negative one none.
 type Config struct {
 	// Signer holds the member's signature key, Ed25519 or ECDSA as the suite
-	// demands. Required.
+	// demands. Required. One that also has a method
+	//
+	//	AppendSignature(b, message []byte) []byte
+	//
+	// is asked by it for Ed25519 signatures of messages, which saves the garbage.
 	Signer crypto.Signer
 
 	// ValidateCredential judges the credential and signature key of a leaf that
@@ -144,8 +149,16 @@ type Group struct {
 	past    []pastEpoch        // newest first
 	pending []*pendingProposal // oldest first
 	dirty   dirtySet
-	own     *owner    // of the ratchets that g shares with no clone; nil if it has none
-	inviter LeafIndex // see InvitedBy
+	own     owner        // of the ratchets that g shares with no clone; zero if it has none
+	room    *messageRoom // for what the next Changes returns; nil once it is used
+}
+
+// A messageRoom holds the records of one message. It is made with the clone that sends or
+// reads that, so that to write the state each time takes one allocation and no more.
+type messageRoom struct {
+	keys    [1]recordKey
+	records [1]Record
+	bytes   [recordRoom]byte
 }
 
 // NewGroup makes a group of one member, in epoch 0. Slices in o must not be
@@ -220,15 +233,19 @@ func begun(c *Config, e *epoch, secrets secretTree) *Group {
 // Clone returns an independent copy of g. It costs some hundred bytes: the two
 // share what neither changes afterwards.
 func (g *Group) Clone() *Group {
-	if g.own != nil {
-		g.own.shared.Store(true)
+	atomic.StoreUint64(&g.own, 0)
+	c := &struct {
+		Group
+		room messageRoom
+	}{Group: Group{
+		config: g.config, cur: g.cur, secrets: g.secrets, past: g.past,
+		pending: slices.Clip(g.pending), dirty: g.dirty.clone(),
+	}}
+	c.Group.room = &c.room
+	if len(c.dirty.keys) == 0 {
+		c.dirty.keys = c.room.keys[:0]
 	}
-	c := *g
-	c.own = nil
-	c.past = slices.Clone(g.past)
-	c.pending = slices.Clip(g.pending)
-	c.dirty = g.dirty.clone()
-	return &c
+	return &c.Group
 }
 
 // Suite returns the group's cipher suite.
@@ -245,10 +262,6 @@ func (g *Group) Context() GroupContext { return g.cur.context }
 
 // OwnLeaf returns this member's place in the tree.
 func (g *Group) OwnLeaf() LeafIndex { return g.cur.self }
-
-// InvitedBy returns the leaf of the member that made the welcome by which Join has
-// come to g. It is not stored: look at it before the group is kept.
-func (g *Group) InvitedBy() LeafIndex { return g.inviter }
 
 // Roster returns the members in the order of their leaves.
 func (g *Group) Roster() []Member { return g.cur.tree.roster() }
@@ -338,7 +351,7 @@ func (g *Group) Encrypt(content, authenticatedData []byte) ([]byte, error) {
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: Sender{SenderMember, e.self},
 		authData: authenticatedData, kind: ContentApplication, body: w.buf,
 	}}
-	if err := a.sign(e.s, g.config.Signer, e.encoded); err != nil {
+	if err := a.signInto(w.signature[:0], e.s, g.config.Signer, e.encoded); err != nil {
 		return nil, fmt.Errorf("encrypt: %w", err)
 	}
 	msg, err := g.seal(&a)
@@ -374,9 +387,9 @@ func (g *Group) seal(a *authenticatedContent) ([]byte, error) {
 }
 
 // writer returns what g marks as its own, and so may overwrite.
-func (g *Group) writer() *owner {
-	if g.own == nil || g.own.shared.Load() {
-		g.own = new(owner)
+func (g *Group) writer() owner {
+	if g.own == 0 {
+		g.own = newOwner()
 	}
 	return g.own
 }

@@ -188,7 +188,7 @@ func (d *device) encrypt(text string) []byte {
 }
 
 // process reads a message and stores what it changed; a commit is not merged.
-func (d *device) process(msg []byte, o *ProcessOptions) (*Received, error) {
+func (d *device) process(msg []byte, o *ProcessOptions) (Received, error) {
 	d.t.Helper()
 	before := dump(d.g)
 	next := d.g.Clone()
@@ -288,7 +288,7 @@ func (d *device) commit(o *CommitOptions, others ...*device) *Staged {
 
 func (d *device) join(welcome []byte, b *KeyPackageBundle, o *JoinOptions) {
 	d.t.Helper()
-	g, err := Join(d.config, welcome, b, o)
+	g, _, err := Join(d.config, welcome, b, o)
 	d.check(err)
 	d.g = nil
 	clear(d.disk)
@@ -427,11 +427,11 @@ func twoPeople(t *testing.T, id Suite) {
 		t.Errorf("WelcomeRefs = %x, %v", refs, err)
 	}
 	ana.merge(staged)
-	if _, err := Join(ben.config, staged.Welcome(), b, nil); !errors.Is(err, ErrMissingPSK) {
+	if _, _, err := Join(ben.config, staged.Welcome(), b, nil); !errors.Is(err, ErrMissingPSK) {
 		t.Errorf("joining without the key: %v", err)
 	}
 	wrong := psksOf(map[string]string{"contact": "another secret"})
-	if _, err := Join(ben.config, staged.Welcome(), b, &JoinOptions{PSK: wrong}); !errors.Is(err, ErrAuthentication) {
+	if _, _, err := Join(ben.config, staged.Welcome(), b, &JoinOptions{PSK: wrong}); !errors.Is(err, ErrAuthentication) {
 		t.Errorf("joining with a wrong key: %v", err)
 	}
 	ben.join(staged.Welcome(), b, &JoinOptions{PSK: psk})
@@ -525,7 +525,7 @@ func TestStagedTellsAll(t *testing.T) {
 	if now, err := ana.g.Export("sotto cap", nil, 32); err != nil || bytes.Equal(now, a) {
 		t.Errorf("the old epoch exports what the new one does: %v", err)
 	}
-	if _, err := Join(dora.config, s.Welcome(), b, nil); !errors.Is(err, ErrInvalid) {
+	if _, _, err := Join(dora.config, s.Welcome(), b, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("joining without the tree: %v", err)
 	}
 	ana.merge(s)
@@ -674,7 +674,7 @@ func TestTooFarAhead(t *testing.T) {
 			step.step(g, nil)
 		}
 		r.generation, r.secret = generation, step.secret
-		opened.set(new(owner), 0, application, r)
+		opened.set(newOwner(), 0, application, r)
 		c.secrets = opened
 		msg, err := c.Encrypt([]byte("far"), []byte("aad of ana"))
 		ana.check(err)
@@ -815,7 +815,7 @@ func TestTampered(t *testing.T) {
 	for i := range staged.Welcome() {
 		bad := bytes.Clone(staged.Welcome())
 		bad[i] ^= 1 << (i % 8)
-		if _, err := Join(dora.config, bad, b, nil); err == nil {
+		if _, _, err := Join(dora.config, bad, b, nil); err == nil {
 			t.Errorf("welcome: byte %d of %d does not matter", i, len(bad))
 		}
 	}
@@ -904,7 +904,22 @@ func TestRetire(t *testing.T) {
 	if !sameRecords(dump(next), want) {
 		t.Error("Retire changed the next state")
 	}
+	if _, err := ana.g.Encrypt([]byte("x"), nil); err == nil {
+		t.Error("a retired group encrypts")
+	}
 	ana.g = next
+	// What was staged before a message goes on after it.
+	staged, err := ana.g.Clone().Commit(nil)
+	ana.check(err)
+	next = ana.g.Clone()
+	_, err = next.Encrypt([]byte("y"), nil)
+	ana.check(err)
+	ana.g.Retire(next)
+	ana.g, err = staged.Merge(next)
+	ana.check(err)
+	next.Retire(ana.g)
+	_, err = ana.g.Encrypt([]byte("z"), nil)
+	ana.check(err)
 	s := ben.stage(nil)
 	merged, err := s.Merge(ben.g)
 	ben.check(err)
@@ -1254,7 +1269,7 @@ func TestCredentialsAreJudged(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := Join(dora.config, s.Welcome(), k, nil); !errors.Is(err, ErrInvalid) {
+	if _, _, err := Join(dora.config, s.Welcome(), k, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("dora joins a group with cem: %v", err)
 	}
 	ben.follow(s.Message(), nil)
@@ -1562,7 +1577,7 @@ func TestReInitAndBranch(t *testing.T) {
 	}
 	maker, fresh, bundles, s := start(XWing, "next", x, ResumptionReInit, ana.g, ben, cem)
 	for i, f := range fresh {
-		if _, err := Join(f.config, s.Welcome(), bundles[i], nil); !errors.Is(err, ErrMissingPSK) {
+		if _, _, err := Join(f.config, s.Welcome(), bundles[i], nil); !errors.Is(err, ErrMissingPSK) {
 			t.Errorf("joining without the old group: %v", err)
 		}
 		f.join(s.Welcome(), bundles[i], &JoinOptions{Resumes: ds[i+1].g})
@@ -1579,25 +1594,25 @@ func TestReInitAndBranch(t *testing.T) {
 		"another extensions": {XWing, "next", nil},
 	} {
 		_, fresh, bundles, s := start(tt.suite, tt.group, tt.x, ResumptionReInit, ana.g, ben)
-		if _, err := Join(fresh[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: ben.g}); !errors.Is(err, ErrInvalid) {
+		if _, _, err := Join(fresh[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: ben.g}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("a reinitialization with %s: %v", name, err)
 		}
 	}
 
 	// The new group branches.
 	branch, twig, bundles, s := start(XWing, "branch", nil, ResumptionBranch, maker.g, ben)
-	if _, err := Join(twig[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: ben.g}); !errors.Is(err, ErrMissingPSK) {
+	if _, _, err := Join(twig[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: ben.g}); !errors.Is(err, ErrMissingPSK) {
 		t.Errorf("a branch of another group: %v", err)
 	}
 	twig[0].join(s.Welcome(), bundles[0], &JoinOptions{Resumes: fresh[0].g})
 	agree(t, branch, twig[0])
-	if _, err := Join(twig[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: ana.g}); err == nil {
+	if _, _, err := Join(twig[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: ana.g}); err == nil {
 		t.Error("a branch of a group that it is not of")
 	}
 	// A welcome that continues nothing is not taken for one that does.
 	plain, other, bundles, s := start(XWing, "other", nil, ResumptionApplication, maker.g, ben)
 	_ = plain
-	if _, err := Join(other[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: fresh[0].g}); !errors.Is(err, ErrInvalid) {
+	if _, _, err := Join(other[0].config, s.Welcome(), bundles[0], &JoinOptions{Resumes: fresh[0].g}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a welcome that continues nothing: %v", err)
 	}
 	other[0].join(s.Welcome(), bundles[0], &JoinOptions{PSK: func(PreSharedKeyID) ([]byte, error) { return maker.g.ResumptionPSK(), nil }})
@@ -1625,16 +1640,16 @@ func TestJoinRefuses(t *testing.T) {
 	ana.create()
 	b := ben.bundle()
 	s := ana.commit(&CommitOptions{Proposals: []Proposal{Add{b.KeyPackage()}}})
-	if _, err := Join(cem.config, s.Welcome(), cem.bundle(), nil); !errors.Is(err, ErrNotForUs) {
+	if _, _, err := Join(cem.config, s.Welcome(), cem.bundle(), nil); !errors.Is(err, ErrNotForUs) {
 		t.Errorf("a welcome for another: %v", err)
 	}
-	if _, err := Join(cem.config, s.Welcome(), b, nil); !errors.Is(err, ErrInvalid) {
+	if _, _, err := Join(cem.config, s.Welcome(), b, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("joining with another signer: %v", err)
 	}
-	if _, err := Join(Config{}, s.Welcome(), b, nil); !errors.Is(err, ErrInvalid) {
+	if _, _, err := Join(Config{}, s.Welcome(), b, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("joining without a configuration: %v", err)
 	}
-	if _, err := Join(ben.config, s.Message(), b, nil); err == nil {
+	if _, _, err := Join(ben.config, s.Message(), b, nil); err == nil {
 		t.Error("joining by a commit")
 	}
 	ben.join(s.Welcome(), b, nil)

@@ -66,7 +66,14 @@ func (k *KeyPackage) Ref() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.refHash("MLS 1.0 KeyPackage Reference", k.encode(nil)), nil
+	return k.ref(s), nil
+}
+
+func (k *KeyPackage) ref(s *suite) []byte {
+	w := newWorkspace()
+	defer w.done()
+	w.buf = k.encode(w.buf)
+	return s.refHash("MLS 1.0 KeyPackage Reference", w.buf)
 }
 
 // ParseKeyPackage reads a KeyPackage structure. It keeps no part of b. It does not
@@ -114,7 +121,10 @@ func (k *KeyPackage) verify(s *suite) error {
 	if err := s.checkPublicKey(k.InitKey); err != nil {
 		return fmt.Errorf("verify key package: %w: init key: %w", ErrInvalid, err)
 	}
-	if !s.verify(k.LeafNode.SignatureKey, "KeyPackageTBS", k.tbs(nil), k.Signature) {
+	w := newWorkspace()
+	defer w.done()
+	w.buf = k.tbs(w.buf)
+	if !s.verify(k.LeafNode.SignatureKey, "KeyPackageTBS", w.buf, k.Signature) {
 		return fmt.Errorf("verify key package: %w: its signature", ErrAuthentication)
 	}
 	return nil

@@ -353,10 +353,10 @@ func readLeafNode(r *codec.Reader) *LeafNode {
 	return l
 }
 
-// tbs returns what a leaf's signature is over (Section 7.2). A leaf made within
+// tbs appends what a leaf's signature is over (Section 7.2). A leaf made within
 // a group is bound to the group and its place.
-func (l *LeafNode) tbs(groupID []byte, leaf LeafIndex) []byte {
-	b := l.encodeUnsigned(make([]byte, 0, len(l.encoded)+len(groupID)+8))
+func (l *LeafNode) tbs(b, groupID []byte, leaf LeafIndex) []byte {
+	b = l.encodeUnsigned(b)
 	if l.Source != SourceKeyPackage {
 		b = codec.AppendU32(codec.AppendVec(b, groupID), uint32(leaf))
 	}
@@ -365,7 +365,7 @@ func (l *LeafNode) tbs(groupID []byte, leaf LeafIndex) []byte {
 
 func (l *LeafNode) sign(s *suite, signer crypto.Signer, groupID []byte, leaf LeafIndex) (err error) {
 	l.encoded = nil
-	if l.Signature, err = s.sign(signer, "LeafNodeTBS", l.tbs(groupID, leaf)); err != nil {
+	if l.Signature, err = s.sign(signer, "LeafNodeTBS", l.tbs(nil, groupID, leaf)); err != nil {
 		return fmt.Errorf("sign leaf node: %w", err)
 	}
 	l.encoded = l.encode(nil)
@@ -373,7 +373,10 @@ func (l *LeafNode) sign(s *suite, signer crypto.Signer, groupID []byte, leaf Lea
 }
 
 func (l *LeafNode) verify(s *suite, groupID []byte, leaf LeafIndex) error {
-	if !s.verify(l.SignatureKey, "LeafNodeTBS", l.tbs(groupID, leaf), l.Signature) {
+	w := newWorkspace()
+	defer w.done()
+	w.buf = l.tbs(w.buf, groupID, leaf)
+	if !s.verify(l.SignatureKey, "LeafNodeTBS", w.buf, l.Signature) {
 		return fmt.Errorf("%w: signature of the leaf node", ErrAuthentication)
 	}
 	return nil
@@ -387,17 +390,6 @@ func (l *LeafNode) validate(s *suite, source LeafNodeSource, groupID []byte, lea
 		return fmt.Errorf("%w: leaf node of source %d where %d belongs", ErrInvalid, l.Source, source)
 	}
 	if err := s.checkPublicKey(l.EncryptionKey); err != nil {
-		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
-	}
-	if err := l.checkListed(s); err != nil {
-		return err
-	}
-	return l.verify(s, groupID, leaf)
-}
-
-// validateOfTree is validate for a leaf of a tree that one did not see grow.
-func (l *LeafNode) validateOfTree(s *suite, groupID []byte, leaf LeafIndex) error {
-	if err := s.checkKeyOfTree(l.EncryptionKey); err != nil {
 		return fmt.Errorf("%w: encryption key of the leaf node: %w", ErrInvalid, err)
 	}
 	if err := l.checkListed(s); err != nil {

@@ -152,7 +152,7 @@ func (l *longLife) catchUp(m *lifeMember, n int) {
 	if m.group == nil {
 		b, err := ParseKeyPackageBundle(m.bundle)
 		l.check(m, err)
-		g, err := Join(m.config, m.welcome, b, &JoinOptions{PSK: lifePSK})
+		g, _, err := Join(m.config, m.welcome, b, &JoinOptions{PSK: lifePSK})
 		l.check(m, err)
 		l.save(m, g)
 		l.arrived(m)

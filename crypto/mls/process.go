@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ProcessOptions says what a message may need besides. A nil *ProcessOptions is
@@ -25,6 +26,8 @@ type Received struct {
 	Proposal   Proposal // of a proposal, which is pending now
 	Ref        []byte   // of a proposal
 	Staged     *Staged  // of a commit
+
+	signature, context []byte // of an application message: see Signed
 }
 
 // Process reads an MLSMessage with a message of another member. It keeps no part
@@ -34,33 +37,34 @@ type Received struct {
 //
 // Among the errors, ErrOwnMessage, ErrReplayed, ErrWrongEpoch, ErrEpochForgotten
 // and ErrUnknownProposal are normal where messages come late, twice or out of order.
-func (g *Group) Process(msg []byte, o *ProcessOptions) (*Received, error) {
-	if o == nil {
-		o = &ProcessOptions{}
+func (g *Group) Process(msg []byte, o *ProcessOptions) (Received, error) {
+	var psk PSKs
+	if o != nil {
+		psk = o.PSK
 	}
-	out, err := g.process(msg, o)
-	if err != nil {
-		return nil, fmt.Errorf("process message: %w", err)
+	var out Received
+	if err := g.process(&out, msg, psk); err != nil {
+		return Received{}, fmt.Errorf("process message: %w", err)
 	}
 	return out, nil
 }
 
-func (g *Group) process(msg []byte, o *ProcessOptions) (*Received, error) {
+func (g *Group) process(out *Received, msg []byte, psk PSKs) error {
 	r, wire, err := readMessageHeader(msg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	switch wire {
 	case wirePrivateMessage:
 		p, err := decodePrivateMessage(&r)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return g.processPrivate(&p, msg, o)
+		return g.processPrivate(out, &p, msg, psk)
 	case wirePublicMessage:
-		return g.processPublic(bytes.Clone(msg), o) // what is decoded stays
+		return g.processPublic(out, bytes.Clone(msg), psk) // what is decoded stays
 	}
-	return nil, fmt.Errorf("%w: wire format %d is not for a group", ErrInvalid, wire)
+	return fmt.Errorf("%w: wire format %d is not for a group", ErrInvalid, wire)
 }
 
 // checkEpoch refuses messages of another group, of epochs to come and, unless
@@ -78,15 +82,16 @@ func (g *Group) checkEpoch(groupID []byte, epoch uint64, kind ContentType) error
 	return nil
 }
 
-func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) (*Received, error) {
+func (g *Group) processPrivate(out *Received, p *privateHeader, msg []byte, psk PSKs) error {
 	if err := g.checkEpoch(p.groupID, p.epoch, p.kind); err != nil {
-		return nil, err
+		return err
 	}
 	e, secrets := g.cur, &g.secrets
 	if p.epoch != e.context.Epoch {
+		g.past = slices.Clone(g.past) // which clones share
 		past := g.pastEpoch(p.epoch)
 		if past == nil {
-			return nil, fmt.Errorf("%w: %d", ErrEpochForgotten, p.epoch)
+			return fmt.Errorf("%w: %d", ErrEpochForgotten, p.epoch)
 		}
 		e, secrets = past.epoch, &past.secrets
 	}
@@ -94,59 +99,60 @@ func (g *Group) processPrivate(p *privateHeader, msg []byte, o *ProcessOptions) 
 	defer w.done()
 	data, err := e.s.openSenderData(w, p, msg, e.secrets.senderData)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	leaf := e.tree.leaf(data.leaf)
 	if leaf == nil {
-		return nil, fmt.Errorf("%w: leaf %d", ErrNotMember, data.leaf)
+		return fmt.Errorf("%w: leaf %d", ErrNotMember, data.leaf)
 	}
 	kind := kindOf(p.kind)
 	if data.leaf == e.self {
-		return nil, g.ownMessage(e, w, p, msg, data, kind)
+		return g.ownMessage(e, w, p, msg, data, kind)
 	}
 	opened, err := secrets.opened(data.leaf)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ratchet := opened.ratchet(data.leaf, kind)
 	if ratchet == nil {
-		return nil, ErrReplayed
+		return ErrReplayed
 	}
 	moved, err := ratchet.key(e.s, data.generation, &w.key, g.config.OutOfOrder, g.config.MaxForward)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var a authenticatedContent
 	if err := e.s.openContent(w, p, msg, data, &a); err != nil {
-		return nil, err
+		return err
 	}
 	if err := a.verify(e.s, leaf.SignatureKey, e.encoded); err != nil {
-		return nil, err
+		return err
 	}
-	out := &Received{
+	*out = Received{
 		Type: p.kind, Epoch: p.epoch, Sender: a.content.sender, SenderNode: leaf,
 		AuthenticatedData: bytes.Clone(p.authData),
 	}
 	if p.kind == ContentApplication {
 		out.Content, out.Generation = a.content.application, data.generation
+		out.signature, out.context = a.signature, e.encoded
 	} else {
 		kept := a // which an application message does not need to be
 		kept.content.groupID, kept.content.authData = e.context.GroupID, out.AuthenticatedData
 		if p.kind == ContentCommit {
-			if out.Staged, err = g.receive(&kept, o.PSK); err != nil {
-				return nil, &SenderError{out.Sender, err}
+			if out.Staged, err = g.receive(&kept, psk); err != nil {
+				return &SenderError{out.Sender, err}
 			}
-			return out, nil
+			return nil
 		}
 		if err := g.receiveProposal(&kept, out); err != nil {
-			return nil, &SenderError{out.Sender, err}
+			return &SenderError{out.Sender, err}
 		}
 	}
 	g.dirty.opened(e, secrets, data.leaf)
 	g.dirty.ratchet(e, data.leaf, kind)
 	opened.set(g.writer(), data.leaf, kind, moved)
 	*secrets = opened
-	return out, nil
+	return nil
 }
 
 // ownMessage says what is to be said of a message with this member's name on it:
@@ -192,44 +198,44 @@ func (g *Group) receiveProposal(a *authenticatedContent, out *Received) error {
 	return nil
 }
 
-func (g *Group) processPublic(msg []byte, o *ProcessOptions) (*Received, error) {
+func (g *Group) processPublic(out *Received, msg []byte, psk PSKs) error {
 	a, membershipTag, err := decodePublicMessage(msg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	e, f := g.cur, &a.content
 	if f.kind == ContentApplication {
-		return nil, fmt.Errorf("%w: application message that is not encrypted", ErrInvalid)
+		return fmt.Errorf("%w: application message that is not encrypted", ErrInvalid)
 	}
 	if err := g.checkEpoch(f.groupID, f.epoch, f.kind); err != nil {
-		return nil, err
+		return err
 	}
-	out := &Received{Type: f.kind, Epoch: f.epoch, Sender: f.sender, AuthenticatedData: f.authData}
+	*out = Received{Type: f.kind, Epoch: f.epoch, Sender: f.sender, AuthenticatedData: f.authData}
 	key, err := g.signatureKeyOf(f)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if f.sender.Type == SenderMember {
 		out.SenderNode = e.tree.leaf(f.sender.Leaf)
 		if !sameTag(membershipTag, a.membershipTag(e.s, e.secrets.membership, e.encoded)) {
-			return nil, fmt.Errorf("%w: membership tag", ErrAuthentication)
+			return fmt.Errorf("%w: membership tag", ErrAuthentication)
 		}
 	}
 	if err := a.verify(e.s, key, e.encoded); err != nil {
-		return nil, err
+		return err
 	}
 	if f.sender == (Sender{SenderMember, e.self}) {
-		return nil, ErrOwnMessage
+		return ErrOwnMessage
 	}
 	if f.kind == ContentProposal {
 		err = g.receiveProposal(a, out)
 	} else {
-		out.Staged, err = g.receive(a, o.PSK)
+		out.Staged, err = g.receive(a, psk)
 	}
 	if err != nil {
-		return nil, &SenderError{out.Sender, err}
+		return &SenderError{out.Sender, err}
 	}
-	return out, nil
+	return nil
 }
 
 // signatureKeyOf returns the key that signs for the sender of f (Section 6.1).

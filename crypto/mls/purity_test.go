@@ -156,7 +156,7 @@ func (r *recording) play(t *testing.T, local func(*Config), wait func()) (out []
 	}
 	c := r.joins
 	local(&c)
-	g, err := Join(c, r.welcome, b, nil)
+	g, _, err := Join(c, r.welcome, b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -442,7 +442,7 @@ func (t *ratchetTree) filteredDirectPath(l LeafIndex) (path []pathStep) {
 // hash returns the tree hash of x (Section 7.8). It fills in the hashes under x.
 func (t *ratchetTree) hash(x nodeIndex) []byte {
 	if n := &t.nodes[x]; n.hash == nil {
-		n.hash = t.computeHash(x, nil, nil)
+		n.hash = t.computeHash(x, nil)
 	}
 	return t.nodes[x].hash
 }
@@ -465,25 +465,30 @@ func (t *ratchetTree) hashWithout(x nodeIndex, except []LeafIndex) []byte {
 	if from == len(except) || except[from] > x.last().leaf() {
 		return t.hash(x)
 	}
-	return t.computeHash(x, except, nil)
+	return t.computeHash(x, except)
 }
 
-func (t *ratchetTree) computeHash(x nodeIndex, except []LeafIndex, scratch []byte) []byte {
+func (t *ratchetTree) computeHash(x nodeIndex, except []LeafIndex) []byte {
+	var left, right []byte
+	if !x.isLeaf() {
+		left, right = t.hashWithout(x.left(), except), t.hashWithout(x.right(), except)
+	}
 	n := &t.nodes[x]
-	b := scratch
+	w := newWorkspace()
+	defer w.done()
 	if x.isLeaf() {
-		b = codec.AppendU32(append(b, 1), uint32(x.leaf()))
+		w.buf = codec.AppendU32(append(w.buf, 1), uint32(x.leaf()))
 		_, gone := slices.BinarySearch(except, x.leaf())
 		if n.leaf == nil || gone {
-			b = append(b, 0)
+			w.buf = append(w.buf, 0)
 		} else {
-			b = n.leaf.encode(append(b, 1))
+			w.buf = n.leaf.encode(append(w.buf, 1))
 		}
-		return t.s.sum(b)
+		return t.s.sum(w.buf)
 	}
-	b = append(b, 2)
+	w.buf = append(w.buf, 2)
 	if n.parent == nil {
-		b = append(b, 0)
+		w.buf = append(w.buf, 0)
 	} else {
 		p := *n.parent
 		if len(except) > 0 {
@@ -492,19 +497,21 @@ func (t *ratchetTree) computeHash(x nodeIndex, except []LeafIndex, scratch []byt
 				return gone
 			})
 		}
-		b = p.encode(append(b, 1))
+		w.buf = p.encode(append(w.buf, 1))
 	}
-	left, right := t.hashWithout(x.left(), except), t.hashWithout(x.right(), except)
-	return t.s.sum(codec.AppendVec(codec.AppendVec(b, left), right))
+	w.buf = codec.AppendVec(codec.AppendVec(w.buf, left), right)
+	return t.s.sum(w.buf)
 }
 
 // parentHash returns the parent hash of p with copath child sibling, whose
 // original tree hash is given (Section 7.9).
 func (t *ratchetTree) parentHash(p *parentNode, siblingHash []byte) []byte {
-	b := make([]byte, 0, len(p.encryptionKey)+len(p.parentHash)+len(siblingHash)+6)
-	b = codec.AppendVec(b, p.encryptionKey)
-	b = codec.AppendVec(b, p.parentHash)
-	return t.s.sum(codec.AppendVec(b, siblingHash))
+	w := newWorkspace()
+	defer w.done()
+	w.buf = codec.AppendVec(w.buf, p.encryptionKey)
+	w.buf = codec.AppendVec(w.buf, p.parentHash)
+	w.buf = codec.AppendVec(w.buf, siblingHash)
+	return t.s.sum(w.buf)
 }
 
 // setPath puts the nodes of an update path on the filtered direct path of l,
@@ -566,7 +573,7 @@ func parallel(n int, f func(int) error) error {
 func (t *ratchetTree) verify(groupID []byte, context Extensions, credential func(leaf, old *LeafNode) error) error {
 	members := t.roster()
 	err := parallel(len(members), func(i int) error {
-		if err := members[i].Node.validateOfTree(t.s, groupID, members[i].Leaf); err != nil {
+		if err := members[i].Node.validate(t.s, members[i].Node.Source, groupID, members[i].Leaf); err != nil {
 			return fmt.Errorf("leaf %d: %w", members[i].Leaf, err)
 		}
 		if err := credential(members[i].Node, nil); err != nil {
@@ -597,7 +604,7 @@ func (t *ratchetTree) checkUnmerged() error {
 		if p == nil {
 			continue
 		}
-		if err := t.s.checkKeyOfTree(p.encryptionKey); err != nil {
+		if err := t.s.checkPublicKey(p.encryptionKey); err != nil {
 			return fmt.Errorf("%w: node %d: %w", ErrInvalid, x, err)
 		}
 		for _, l := range p.unmerged {
@@ -677,24 +684,23 @@ func merged(resolution []nodeIndex, child nodeIndex, unmerged []LeafIndex) (d no
 // checkUnique verifies that no encryption key occurs twice in the tree and no
 // signature key twice among the leaves (Section 7.3).
 func (t *ratchetTree) checkUnique() error {
-	encryption := make(map[string]bool, len(t.nodes))
-	signature := make(map[string]bool, len(t.nodes)/2+1)
+	encryption := make([][]byte, 0, len(t.nodes))
+	signature := make([][]byte, 0, t.leaves)
 	for i := range t.nodes {
-		n := &t.nodes[i]
-		if n.blank() {
-			continue
+		if n := &t.nodes[i]; !n.blank() {
+			encryption = append(encryption, n.encryptionKey())
+			if n.leaf != nil {
+				signature = append(signature, n.leaf.SignatureKey)
+			}
 		}
-		if encryption[string(n.encryptionKey())] {
-			return errKeyTwice
+	}
+	for _, keys := range [][][]byte{encryption, signature} {
+		slices.SortFunc(keys, bytes.Compare)
+		for i := 1; i < len(keys); i++ {
+			if bytes.Equal(keys[i-1], keys[i]) {
+				return errKeyTwice
+			}
 		}
-		encryption[string(n.encryptionKey())] = true
-		if n.leaf == nil {
-			continue
-		}
-		if signature[string(n.leaf.SignatureKey)] {
-			return errKeyTwice
-		}
-		signature[string(n.leaf.SignatureKey)] = true
 	}
 	return nil
 }

@@ -226,17 +226,31 @@ func (d *dirtySet) epochForgotten(p *pastEpoch) {
 // The order is that of the names' epochs, kinds and indices.
 func (g *Group) Changes() []Record {
 	g.dirty.compact()
-	out := make([]Record, len(g.dirty.keys))
-	for i, k := range g.dirty.keys {
-		b := k.appendName(make([]byte, 0, maxRecordName+1+4+maxHash)) // most are ratchets
-		n := len(b)
-		out[i].Name = b[:n:n]
-		if b = g.appendRecord(b, k); b != nil {
-			out[i].Value = b[n:]
-		}
+	keys, room := g.dirty.keys, g.room
+	g.dirty, g.room = dirtySet{}, nil
+	if len(keys) == 1 && room != nil {
+		room.records[0] = g.record(room.bytes[:0], keys[0])
+		return room.records[:]
 	}
-	g.dirty = dirtySet{}
+	out := make([]Record, len(keys))
+	for i, k := range keys {
+		out[i] = g.record(make([]byte, 0, recordRoom), k)
+	}
 	return out
+}
+
+// recordRoom is enough for most records: ratchets.
+const recordRoom = maxRecordName + 1 + 4 + maxHash
+
+// record returns the record of k as it is now, in b if there is room.
+func (g *Group) record(b []byte, k recordKey) (r Record) {
+	b = k.appendName(b)
+	n := len(b)
+	r.Name = b[:n:n]
+	if b = g.appendRecord(b, k); b != nil {
+		r.Value = b[n:]
+	}
+	return r
 }
 
 // appendRecord appends the present value of a record, or returns nil if there is none.
@@ -540,7 +554,7 @@ func loadGroup(c Config, records []Record) (*Group, error) {
 				if p.epoch.tree == nil || leafCount(k.index) >= p.epoch.tree.leaves {
 					return fmt.Errorf("%w: ratchet of leaf %d", ErrCorrupt, k.index)
 				}
-				p.secrets.set(nil, LeafIndex(k.index), kind, ratchet)
+				p.secrets.set(0, LeafIndex(k.index), kind, ratchet)
 				return nil
 			})
 		case recordProposal:

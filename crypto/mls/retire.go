@@ -3,9 +3,11 @@ package mls
 // Retire overwrites the secrets that g holds and next does not: those that were
 // used up on the way from g to next, which is a later state of the group (a
 // clone of g that was changed, or what a commit was merged into). It is for the
-// moment at which next takes the place of g. Neither g, nor another clone of it,
-// nor what was staged from it and not merged, can be used afterwards. What the
-// standard library holds of parsed keys is left to the garbage collector.
+// moment at which next takes the place of g. Neither g nor another clone of it or state
+// before it can encrypt, process, export or be stored afterwards, for their memory serves
+// for later messages; and if next is in another epoch, what was staged and not merged
+// cannot be merged either. What the standard library holds of parsed
+// keys is left to the garbage collector.
 func (g *Group) Retire(next *Group) {
 	if g == next {
 		return
@@ -28,6 +30,7 @@ func (g *Group) Retire(next *Group) {
 			clear(p.key.raw)
 		}
 	}
+	g.secrets, g.past, g.pending, g.own = secretTree{}, nil, nil, 0 // so that using g fails
 }
 
 // held returns the secret tree of an epoch of g that it still has, or nil.
@@ -73,7 +76,7 @@ func (e *epoch) retire(next *Group) {
 	}
 }
 
-// retire overwrites what of t is not in kept, which may be nil.
+// retire overwrites what of t is not in kept, which may be nil, and gives it back.
 func (t *secretTree) retire(kept *secretTree) {
 	if kept == nil {
 		kept = &secretTree{}
@@ -84,8 +87,11 @@ func (t *secretTree) retire(kept *secretTree) {
 			clear(s.secret)
 		}
 	}
-	for c, chunk := range t.chunks {
-		if chunk == nil || c < len(kept.chunks) && kept.chunks[c] == chunk {
+	if t.list == nil || t.list == kept.list {
+		return
+	}
+	for c, chunk := range t.chunks() {
+		if chunk == nil || kept.chunk(c) == chunk {
 			continue
 		}
 		for i, r := range chunk.ratchets {
@@ -94,10 +100,16 @@ func (t *secretTree) retire(kept *secretTree) {
 			if r == nil || &r.ratchet == now {
 				continue
 			}
-			clear(r.secret[:])
 			if len(r.skipped) > 0 && (now == nil || len(now.skipped) == 0 || &now.skipped[0] != &r.skipped[0]) {
 				clear(r.skipped)
 			}
+			*r = ownedRatchet{}
+			ratchetPool.Put(r)
 		}
+		*chunk = ratchetChunk{}
+		chunkPool.Put(chunk)
 	}
+	clear(t.list.chunks)
+	t.list.own, t.list.chunks = 0, t.list.chunks[:0]
+	listPool.Put(t.list)
 }

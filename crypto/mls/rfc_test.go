@@ -611,7 +611,7 @@ func TestRFC12Welcomes(t *testing.T) {
 			f.ana.check(err)
 			w.secrets = []encryptedGroupSecrets{{f.doraBundle.Ref(), ct}}
 			msg := w.encode(appendMessageHeader(nil, wireWelcome))
-			if _, err := Join(f.dora.config, msg, f.doraBundle, &JoinOptions{PSK: psk}); !errors.Is(err, tt.want) {
+			if _, _, err := Join(f.dora.config, msg, f.doraBundle, &JoinOptions{PSK: psk}); !errors.Is(err, tt.want) {
 				t.Errorf("Join = %v, want %v", err, tt.want)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -125,22 +126,39 @@ type subtreeSecret struct {
 }
 
 // An owner marks what one group has made and shares with no clone yet: that it may
-// overwrite, everything else it copies first.
-type owner struct{ shared atomic.Bool }
+// overwrite, everything else it copies first. Zero is nobody.
+type owner = uint64
+
+var owners atomic.Uint64
+
+func newOwner() owner { return owners.Add(1) }
 
 // chunkLeaves is how many leaves' ratchets lie together. Changing one copies its
 // chunk and the list of chunks, so that both are short in groups up to a thousand.
 const chunkLeaves = 16
 
 type ratchetChunk struct {
-	own      *owner
+	own      owner
 	ratchets [2 * chunkLeaves]*ownedRatchet
 }
 
 type ownedRatchet struct {
 	ratchet
-	own *owner
+	own owner
 }
+
+type chunkList struct {
+	own    owner
+	chunks []*ratchetChunk
+}
+
+// What a group copied and does not need any more, see Group.Retire, serves for the next
+// copy: it is empty.
+var (
+	ratchetPool = sync.Pool{New: func() any { return new(ownedRatchet) }}
+	chunkPool   = sync.Pool{New: func() any { return new(ratchetChunk) }}
+	listPool    = sync.Pool{New: func() any { return new(chunkList) }}
+)
 
 // A secretTree holds the keys of all members' messages in one epoch (Section 9).
 // It is a value, and shares what is the same with its copies.
@@ -152,17 +170,32 @@ type secretTree struct {
 	// subtrees are the secrets that have not been taken apart, from the left: at
 	// first that of the root. What is consumed is not here any more.
 	subtrees []subtreeSecret
-	chunks   []*ratchetChunk
-	own      *owner // of the list of chunks
+	list     *chunkList // nil if there is no ratchet
 }
 
 func newSecretTree(s *suite, leaves leafCount, encryption []byte) secretTree {
 	return secretTree{s: s, leaves: leaves, subtrees: []subtreeSecret{{leaves.root(), encryption}}}
 }
 
+// chunk returns the chunk of this number, or nil.
+func (t *secretTree) chunk(c int) *ratchetChunk {
+	if t.list == nil || c >= len(t.list.chunks) {
+		return nil
+	}
+	return t.list.chunks[c]
+}
+
+// chunks returns all of them; those without a ratchet are nil.
+func (t *secretTree) chunks() []*ratchetChunk {
+	if t.list == nil {
+		return nil
+	}
+	return t.list.chunks
+}
+
 func (t *secretTree) ratchet(l LeafIndex, kind ratchetKind) *ratchet {
-	if c := int(l / chunkLeaves); c < len(t.chunks) && t.chunks[c] != nil {
-		if r := t.chunks[c].ratchets[2*(l%chunkLeaves)+LeafIndex(kind)]; r != nil {
+	if chunk := t.chunk(int(l / chunkLeaves)); chunk != nil {
+		if r := chunk.ratchets[2*(l%chunkLeaves)+LeafIndex(kind)]; r != nil {
 			return &r.ratchet
 		}
 	}
@@ -170,24 +203,29 @@ func (t *secretTree) ratchet(l LeafIndex, kind ratchetKind) *ratchet {
 }
 
 // set makes r a ratchet of l. It overwrites what is by's and copies the rest.
-func (t *secretTree) set(by *owner, l LeafIndex, kind ratchetKind, r ratchet) {
+func (t *secretTree) set(by owner, l LeafIndex, kind ratchetKind, r ratchet) {
 	c := int(l / chunkLeaves)
-	if t.own != by || c >= len(t.chunks) {
-		chunks := make([]*ratchetChunk, max(len(t.chunks), c+1))
-		copy(chunks, t.chunks)
-		t.chunks, t.own = chunks, by
+	if t.list == nil || t.list.own != by || c >= len(t.list.chunks) {
+		list := listPool.Get().(*chunkList)
+		list.own = by
+		list.chunks = slices.Grow(list.chunks, max(len(t.chunks()), c+1))[:max(len(t.chunks()), c+1)]
+		copy(list.chunks, t.chunks())
+		t.list = list
 	}
-	chunk := t.chunks[c]
+	chunk := t.list.chunks[c]
 	if chunk == nil || chunk.own != by {
-		chunk = &ratchetChunk{own: by}
-		if old := t.chunks[c]; old != nil {
+		old := chunk
+		chunk = chunkPool.Get().(*ratchetChunk)
+		chunk.own = by
+		if old != nil {
 			chunk.ratchets = old.ratchets
 		}
-		t.chunks[c] = chunk
+		t.list.chunks[c] = chunk
 	}
 	slot := &chunk.ratchets[2*(l%chunkLeaves)+LeafIndex(kind)]
 	if *slot == nil || (*slot).own != by {
-		*slot = &ownedRatchet{own: by}
+		*slot = ratchetPool.Get().(*ownedRatchet)
+		(*slot).own = by
 	}
 	(*slot).ratchet = r
 }
@@ -233,7 +271,7 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 	defer d.done()
 	defer clear(secret)
 	var hs, app ratchet
-	by := new(owner)
+	by := newOwner()
 	if !t.past {
 		d.expand(hs.secret[:t.s.nh], "handshake", nil)
 		t.set(by, l, handshake, hs)
@@ -245,20 +283,20 @@ func (t secretTree) opened(l LeafIndex) (secretTree, error) {
 
 // receiving returns what of t opens late application messages of others than self.
 func (t secretTree) receiving(self LeafIndex) secretTree {
-	chunks := make([]*ratchetChunk, len(t.chunks))
-	for c, old := range t.chunks {
+	list := &chunkList{chunks: make([]*ratchetChunk, len(t.chunks()))}
+	for c, old := range t.chunks() {
 		if old == nil {
 			continue
 		}
-		chunk := ratchetChunk{ratchets: old.ratchets}
+		chunk := &ratchetChunk{ratchets: old.ratchets}
 		for i := range chunk.ratchets {
 			if ratchetKind(i%2) == handshake || LeafIndex(c*chunkLeaves+i/2) == self {
 				chunk.ratchets[i] = nil
 			}
 		}
-		chunks[c] = &chunk
+		list.chunks[c] = chunk
 	}
-	t.chunks, t.own, t.past = chunks, nil, true
+	t.list, t.past = list, true
 	return t
 }
 
@@ -276,7 +314,7 @@ func (t *secretTree) whole() bool {
 
 // each calls f for every ratchet of t.
 func (t *secretTree) each(f func(LeafIndex, ratchetKind)) {
-	for c, chunk := range t.chunks {
+	for c, chunk := range t.chunks() {
 		if chunk == nil {
 			continue
 		}

@@ -240,12 +240,21 @@ func (s *suite) extract(salt, secret []byte) []byte {
 	return out
 }
 
+// hashes holds hashes that are not in use.
+var hashes = map[crypto.Hash]*sync.Pool{crypto.SHA256: {}, crypto.SHA384: {}, crypto.SHA512: {}}
+
 func (s *suite) sum(parts ...[]byte) []byte {
-	h := s.new()
+	h, ok := hashes[s.hash].Get().(hash.Hash)
+	if !ok {
+		h = s.new()
+	}
 	for _, p := range parts {
 		h.Write(p)
 	}
-	return h.Sum(nil)
+	out := h.Sum(make([]byte, 0, s.nh))
+	h.Reset()
+	hashes[s.hash].Put(h)
+	return out
 }
 
 func (s *suite) mac(key []byte, parts ...[]byte) []byte {
@@ -294,21 +303,35 @@ func signContent(name string, content []byte) []byte {
 }
 
 func (s *suite) sign(signer crypto.Signer, name string, content []byte) ([]byte, error) {
-	return s.signRaw(signer, signContent(name, content))
+	return s.appendSignature(nil, signer, signContent(name, content))
 }
 
-// signRaw signs a SignContent.
-func (s *suite) signRaw(signer crypto.Signer, content []byte) ([]byte, error) {
+// appendSignature signs a SignContent.
+func (s *suite) appendSignature(b []byte, signer crypto.Signer, content []byte) ([]byte, error) {
+	opts := crypto.SignerOpts(crypto.Hash(0))
 	if s.curve == nil {
-		return signer.Sign(rand.Reader, content, crypto.Hash(0))
+		switch signer := signer.(type) {
+		case ed25519.PrivateKey:
+			return append(b, ed25519.Sign(signer, content)...), nil
+		case interface {
+			AppendSignature(b, message []byte) []byte
+		}:
+			return signer.AppendSignature(b, content), nil
+		}
+	} else {
+		h := s.new()
+		h.Write(content)
+		content, opts = h.Sum(nil), s.hash
 	}
-	h := s.new()
-	h.Write(content)
-	return signer.Sign(rand.Reader, h.Sum(nil), s.hash)
+	signature, err := signer.Sign(rand.Reader, content, opts)
+	return append(b, signature...), err
 }
 
 func (s *suite) verify(key []byte, name string, content, signature []byte) bool {
-	return s.verifyRaw(key, signContent(name, content), signature)
+	w := newWorkspace()
+	defer w.done()
+	w.buf = append(appendSignContent(w.buf, name, len(content)), content...)
+	return s.verifyRaw(key, w.buf, signature)
 }
 
 // verifyRaw verifies a signature over a SignContent.
@@ -413,14 +436,36 @@ var errPublicKey = errors.New("not a public key of the suite")
 
 // checkPublicKey tells whether key can be encrypted to.
 func (s *suite) checkPublicKey(key []byte) error {
+	if s.id == XWing {
+		// As KEM.NewPublicKey does it, without what that prepares for encrypting: half as
+		// much work as a signature, and 7 KB.
+		if len(key) != mlkem.EncapsulationKeySize768+32 || !reduced(key[:mlkem.EncapsulationKeySize768-32]) ||
+			lowOrder([32]byte(key[len(key)-32:])) {
+			return errPublicKey
+		}
+		return nil
+	}
 	if _, err := s.kem.NewPublicKey(key); err != nil {
 		return errPublicKey
 	}
-	// The suites with Ed25519 are those with X25519, in X-Wing at the end of the key.
+	// The other suites with Ed25519 are those with X25519.
 	if s.curve == nil && lowOrder([32]byte(key[len(key)-32:])) {
 		return errPublicKey
 	}
 	return nil
+}
+
+// reduced reports whether the coefficients in an ML-KEM key, of 12 bits each, are those of
+// a polynomial: below q (the modulus check of FIPS 203, Section 7.2).
+func reduced(key []byte) bool {
+	const q = 3329
+	for ; len(key) > 0; key = key[3:] {
+		a, b, c := uint(key[0]), uint(key[1]), uint(key[2])
+		if a|b&0xf<<8 >= q || b>>4|c<<4 >= q {
+			return false
+		}
+	}
+	return true
 }
 
 // lowOrder reports whether an X25519 public key is of low order: its product with any
@@ -461,20 +506,6 @@ func nearP(low byte) (b [32]byte) {
 	}
 	b[0], b[31] = low, 0x7f
 	return b
-}
-
-// checkKeyOfTree is checkPublicKey for the keys of a tree that one did not see grow.
-// To check all of an X-Wing key costs half as much as a signature: the ML-KEM half of
-// these is not, for members have checked it when it came in, and whoever encrypts to
-// it does again.
-func (s *suite) checkKeyOfTree(key []byte) error {
-	if s.id != XWing {
-		return s.checkPublicKey(key)
-	}
-	if len(key) != mlkem.EncapsulationKeySize768+32 || lowOrder([32]byte(key[len(key)-32:])) {
-		return errPublicKey
-	}
-	return nil
 }
 
 // hpkeCiphertext is HPKECiphertext of Section 7.6.

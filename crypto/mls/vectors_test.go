@@ -293,7 +293,7 @@ func TestVectorsSecretTree(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						tree.set(new(owner), l, kind, r)
+						tree.set(newOwner(), l, kind, r)
 						same(t, "key", key.key[:s.nk], k[0])
 						same(t, "nonce", key.nonce[:], k[1])
 					}
@@ -989,7 +989,7 @@ func runPassive(t *testing.T, s *suite, tt passiveVector) (commits int) {
 	if tt.Tree != nil {
 		o.RatchetTree = *tt.Tree
 	}
-	g, err := Join(c, tt.Welcome, b, o)
+	g, _, err := Join(c, tt.Welcome, b, o)
 	if err != nil {
 		t.Fatal(err)
 	}

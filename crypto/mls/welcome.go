@@ -125,6 +125,16 @@ type encryptedGroupSecrets struct {
 	secrets   hpkeCiphertext
 }
 
+// size returns about as many bytes as encode appends, and no less.
+func (w *welcomeMessage) size() int {
+	n := len(w.groupInfo) + 16
+	for i := range w.secrets {
+		s := &w.secrets[i]
+		n += len(s.newMember) + len(s.secrets.kemOutput) + len(s.secrets.ciphertext) + 12
+	}
+	return n
+}
+
 func (w *welcomeMessage) encode(b []byte) []byte {
 	b = codec.AppendU16(b, uint16(w.suite))
 	b = codec.AppendVecFunc(b, func(b []byte) []byte {
@@ -209,13 +219,13 @@ func (e *epoch) welcome(signer crypto.Signer, ks keySchedule, joiner []byte, lis
 		if err != nil {
 			return err
 		}
-		w.secrets[i] = encryptedGroupSecrets{s.refHash("MLS 1.0 KeyPackage Reference", k.encode(nil)), ct}
+		w.secrets[i] = encryptedGroupSecrets{k.ref(s), ct}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return w.encode(appendMessageHeader(nil, wireWelcome)), nil
+	return w.encode(appendMessageHeader(make([]byte, 0, messageHeaderLen+w.size()), wireWelcome)), nil
 }
 
 // JoinOptions says what a welcome may need besides. A nil *JoinOptions is empty.
@@ -230,69 +240,68 @@ type JoinOptions struct {
 	Resumes *Group
 }
 
-// Join joins a group by a welcome, an MLSMessage, made for the key package of b.
-// It verifies the whole tree; that the device is in no other group of the same
+// Join joins a group by a welcome, an MLSMessage, made for the key package of b, and says
+// which member made that. It verifies the whole tree; that the device is in no other group of the same
 // name is for the caller to see. The bundle is deleted once Changes of the group is
 // durable. It keeps no part of welcome, and returns ErrNotForUs for one that names
 // other key packages.
-func Join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group, error) {
+func Join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (g *Group, inviter LeafIndex, err error) {
 	if o == nil {
 		o = &JoinOptions{}
 	}
-	g, err := join(c, welcome, b, o)
-	if err != nil {
-		return nil, fmt.Errorf("join group: %w", err)
+	if g, inviter, err = join(c, welcome, b, o); err != nil {
+		return nil, 0, fmt.Errorf("join group: %w", err)
 	}
-	return g, nil
+	return g, inviter, nil
 }
 
-func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group, error) {
+func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group, LeafIndex, error) {
 	config, err := c.complete()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	w, err := parseWelcome(welcome)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	ref := b.Ref()
 	at := slices.IndexFunc(w.secrets, func(s encryptedGroupSecrets) bool { return bytes.Equal(s.newMember, ref) })
 	if at < 0 {
-		return nil, ErrNotForUs
+		return nil, 0, ErrNotForUs
 	}
 	if w.suite != b.pkg.Suite {
-		return nil, fmt.Errorf("%w: welcome of suite %v for a key package of %v", ErrInvalid, w.suite, b.pkg.Suite)
+		return nil, 0, fmt.Errorf("%w: welcome of suite %v for a key package of %v", ErrInvalid, w.suite, b.pkg.Suite)
 	}
 	s, err := w.suite.lookup()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	sigKey, err := s.signatureKey(c.Signer)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if !bytes.Equal(sigKey, b.pkg.LeafNode.SignatureKey) {
-		return nil, fmt.Errorf("%w: signer of another key than the key package's", ErrInvalid)
+		return nil, 0, fmt.Errorf("%w: signer of another key than the key package's", ErrInvalid)
 	}
 
 	plain, err := s.decryptWithLabel(b.init, "Welcome", w.groupInfo, w.secrets[at].secrets)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer clear(plain)
 	r := codec.NewReader(plain)
 	secrets := decodeGroupSecrets(r)
 	if err := r.Done(); err != nil {
-		return nil, fmt.Errorf("read group secrets: %w", err)
+		return nil, 0, fmt.Errorf("read group secrets: %w", err)
 	}
 	for _, id := range secrets.psks {
 		if len(id.Nonce) != s.nh {
-			return nil, fmt.Errorf("%w: nonce of a pre-shared key of %d bytes", ErrInvalid, len(id.Nonce))
+			return nil, 0, fmt.Errorf("%w: nonce of a pre-shared key of %d bytes", ErrInvalid, len(id.Nonce))
 		}
 	}
 	psks, err := lookupPSKs(secrets.psks, o.PSK, o.Resumes)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	psk := s.pskSecret(psks)
 	ks := s.keySchedule(secrets.joiner, psk)
@@ -302,26 +311,26 @@ func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group
 	defer clear(key)
 	opened, err := s.open(key, nonce, w.groupInfo, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: group info does not decrypt", ErrAuthentication)
+		return nil, 0, fmt.Errorf("%w: group info does not decrypt", ErrAuthentication)
 	}
 	r = codec.NewReader(opened)
 	info := decodeGroupInfo(r)
 	if err := r.Done(); err != nil {
-		return nil, fmt.Errorf("read group info: %w", err)
+		return nil, 0, fmt.Errorf("read group info: %w", err)
 	}
 	if info.context.Suite != s.id {
-		return nil, fmt.Errorf("%w: group of suite %v", ErrInvalid, info.context.Suite)
+		return nil, 0, fmt.Errorf("%w: group of suite %v", ErrInvalid, info.context.Suite)
 	}
 	if err := checkResumed(secrets.psks, &info.context, o.Resumes); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	tree, err := info.ratchetTree(s, o.RatchetTree, config)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	self, found := tree.find(b.pkg.LeafNode)
 	if !found {
-		return nil, fmt.Errorf("%w: tree without the own leaf", ErrInvalid)
+		return nil, 0, fmt.Errorf("%w: tree without the own leaf", ErrInvalid)
 	}
 	e := &epoch{
 		s: s, context: info.context.clone(), tree: tree, self: self, tag: bytes.Clone(info.tag),
@@ -330,29 +339,27 @@ func join(c Config, welcome []byte, b *KeyPackageBundle, o *JoinOptions) (*Group
 	e.encoded = e.context.encode(nil)
 	if secrets.pathSecret != nil {
 		if info.signer == self {
-			return nil, fmt.Errorf("%w: welcome from oneself", ErrInvalid)
+			return nil, 0, fmt.Errorf("%w: welcome from oneself", ErrInvalid)
 		}
 		steps := tree.filteredDirectPath(info.signer)
 		meet := commonAncestor(self.node(), info.signer.node())
 		from := slices.IndexFunc(steps, func(s pathStep) bool { return s.node == meet })
 		if from < 0 {
-			return nil, fmt.Errorf("%w: path secret for a node off the path", ErrInvalid)
+			return nil, 0, fmt.Errorf("%w: path secret for a node off the path", ErrInvalid)
 		}
 		var last []byte
 		if e.keys, last, err = tree.followPath(secrets.pathSecret, steps[from:], e.keys); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		clear(last)
 	}
 	var encryption []byte
 	e.secrets, encryption = ks.epoch(e.encoded)
 	if !sameTag(e.tag, s.mac(e.secrets.confirmation, e.context.ConfirmedTranscriptHash)) {
-		return nil, fmt.Errorf("%w: confirmation tag", ErrAuthentication)
+		return nil, 0, fmt.Errorf("%w: confirmation tag", ErrAuthentication)
 	}
 	e.interim = s.interimTranscriptHash(e.context.ConfirmedTranscriptHash, e.tag)
-	g := begun(config, e, newSecretTree(s, tree.leaves, encryption))
-	g.inviter = info.signer
-	return g, nil
+	return begun(config, e, newSecretTree(s, tree.leaves, encryption)), info.signer, nil
 }
 
 // clone copies c out of a message.

@@ -54,20 +54,19 @@ type Node interface {
 	Rename(ctx context.Context, ref, name string) (node.Contact, error)
 	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
 	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
-	// SetVerified marks a contact as verified if number, 60 digits, is the safety
-	// number; [node.ErrNotTrusted] if it is not.
+	// Unverify takes SetVerified back.
+	Unverify(ctx context.Context, ref string) (node.SafetyNumber, error)
+	// SetVerified marks a contact as verified if number is the safety number, 60
+	// digits, or the safety code that the contact shows; [node.ErrNotTrusted] if not.
 	SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error)
+
+	// Report makes a report of messages that others wrote; nothing is sent.
+	Report(ctx context.Context, ref string, messages []string, reason string) (node.Report, error)
 
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)
-	// Send makes a message durable here and returns; relays get it as soon as they
-	// can be reached.
-	Send(ctx context.Context, ref, text string) (node.Message, error)
-	// Messages returns at most limit messages, the oldest first: the newest of the
-	// conversation, or the newest before the message named before, or the oldest
-	// after the one named after.
-	Messages(ctx context.Context, ref, before, after string, limit int) ([]node.Message, error)
+	Messenger
 
 	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
 	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)
@@ -83,8 +82,10 @@ type Node interface {
 	// LastEvent returns the number of the newest event, 0 if there is none.
 	LastEvent(ctx context.Context) (uint64, error)
 
-	Config(ctx context.Context) ([]Setting, error)
-	SetConfig(ctx context.Context, key, value string) (Setting, error)
+	// Config returns all settings, or those of a conversation if chat names one.
+	Config(ctx context.Context, chat string) ([]Setting, error)
+	SetConfig(ctx context.Context, chat, key, value string) (Setting, error)
+	UnsetConfig(ctx context.Context, chat, key string) (Setting, error)
 	Doctor(ctx context.Context) ([]node.Check, error)
 
 	// Shutdown asks the node to stop and returns at once.

@@ -26,6 +26,7 @@ import (
 	"sotto/node"
 	"sotto/node/api"
 	"sotto/node/api/apitest"
+	"sotto/node/setting"
 )
 
 // served is a node, its server and a client, over a socket in a home of its own.
@@ -147,6 +148,12 @@ func TestEveryMethodReachesTheNode(t *testing.T) {
 		if _, err := c.SetVerified(ctx, "Bob", strings.Repeat("0", 60)); !errors.Is(err, node.ErrNotTrusted) {
 			t.Errorf("a wrong number: %v, want %v", err, node.ErrNotTrusted)
 		}
+		if got, err := c.SetVerified(ctx, "Bob", got.Code); err != nil || !got.Verified {
+			t.Errorf("verify by code = %+v, %v", got, err)
+		}
+		if got, err := c.Unverify(ctx, "Bob"); err != nil || got.Verified {
+			t.Errorf("unverify = %+v, %v", got, err)
+		}
 		if got, err := c.SetVerified(ctx, "Bob", got.Number); err != nil || !got.Verified {
 			t.Errorf("verify = %+v, %v", got, err)
 		}
@@ -194,11 +201,28 @@ func TestEveryMethodReachesTheNode(t *testing.T) {
 		same("conversation", one, err, want[0], nil)
 	}
 	{
-		got, err := c.SetConfig(ctx, "keep", "7")
-		same("set config", got, err, api.Setting{Key: "keep", Value: "7", Default: "30", Words: "days"}, nil)
-		all, err := c.Config(ctx)
-		want, werr := n.Config(ctx)
-		same("config", all, err, want, werr)
+		d, err := setting.Lookup("receipts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.SetConfig(ctx, "", "receipts", "OFF")
+		same("set config", got, err, api.Setting{Definition: d, Value: "off", From: node.FromUser}, nil)
+		got, err = c.SetConfig(ctx, "Bob", "receipts", "on")
+		same("set config of Bob", got, err, api.Setting{Definition: d, Value: "on", From: node.FromConversation, Conversation: bob.Conversation}, nil)
+		for _, chat := range []string{"", "Bob"} {
+			all, err := c.Config(ctx, chat)
+			want, werr := n.Config(ctx, chat)
+			same("config "+chat, all, err, want, werr)
+		}
+		got, err = c.UnsetConfig(ctx, "Bob", "receipts")
+		same("unset config of Bob", got, err, api.Setting{Definition: d, Value: "off", From: node.FromUser, Conversation: bob.Conversation}, nil)
+		got, err = c.UnsetConfig(ctx, "", "receipts")
+		same("unset config", got, err, api.Setting{Definition: d, Value: "on", From: node.FromDefault}, nil)
+		for _, key := range []string{"", "recipts", "a/b"} {
+			if _, err := c.SetConfig(ctx, "", key, "on"); !errors.Is(err, node.ErrInvalid) {
+				t.Errorf("set config %q: %v, want %v", key, err, node.ErrInvalid)
+			}
+		}
 	}
 	{
 		got, err := c.Doctor(ctx)
@@ -362,15 +386,35 @@ func TestEveryMethodFails(t *testing.T) {
 		"Rename":        func() error { _, err := c.Rename(ctx, "Bob", "Rob"); return err },
 		"Block":         func() error { _, err := c.Block(ctx, "Bob", true); return err },
 		"SafetyNumber":  func() error { _, err := c.SafetyNumber(ctx, "Bob"); return err },
+		"Report":        func() error { _, err := c.Report(ctx, "Bob", []string{"x"}, ""); return err },
+		"Unverify":      func() error { _, err := c.Unverify(ctx, "Bob"); return err },
 		"SetVerified":   func() error { _, err := c.SetVerified(ctx, "Bob", "1"); return err },
 		"Conversations": func() error { _, err := c.Conversations(ctx); return err },
 		"Conversation":  func() error { _, err := c.Conversation(ctx, "Bob"); return err },
-		"Send":          func() error { _, err := c.Send(ctx, "Bob", "x"); return err },
-		"Messages":      func() error { _, err := c.Messages(ctx, "Bob", "", "", 1); return err },
-		"LastEvent":     func() error { _, err := c.LastEvent(ctx); return err },
-		"Config":        func() error { _, err := c.Config(ctx); return err },
-		"SetConfig":     func() error { _, err := c.SetConfig(ctx, "keep", "1"); return err },
-		"Doctor":        func() error { _, err := c.Doctor(ctx); return err },
+		"SendMessage":   func() error { _, err := c.Send(ctx, "Bob", "x"); return err },
+		"Message":       func() error { _, err := c.Message(ctx, "Bob", "x"); return err },
+		"EditMessage":   func() error { _, err := c.EditMessage(ctx, "Bob", "x", "y", nil); return err },
+		"DeleteMessage": func() error { _, err := c.DeleteMessage(ctx, "Bob", "x", true); return err },
+		"React":         func() error { _, err := c.React(ctx, "Bob", "x", nil); return err },
+		"Vote":          func() error { _, err := c.Vote(ctx, "Bob", "x", nil); return err },
+		"ClosePoll":     func() error { _, err := c.ClosePoll(ctx, "Bob", "x"); return err },
+		"Pin":           func() error { _, err := c.Pin(ctx, "Bob", "x", true); return err },
+		"Star":          func() error { _, err := c.Star(ctx, "Bob", "x", true); return err },
+		"Marked":        func() error { _, err := c.Marked(ctx, "Bob", true); return err },
+		"Scheduled":     func() error { _, err := c.Scheduled(ctx, "Bob"); return err },
+		"Unschedule":    func() error { return c.Unschedule(ctx, "Bob", 1) },
+		"MarkRead":      func() error { _, err := c.MarkRead(ctx, "Bob", node.ReadMark{}); return err },
+		"ChangeConversation": func() error {
+			_, err := c.ChangeConversation(ctx, "Bob", node.ConversationChange{})
+			return err
+		},
+		"Typing":      func() error { return c.Typing(ctx, "Bob") },
+		"Messages":    func() error { _, err := c.Messages(ctx, "Bob", "", "", 1); return err },
+		"LastEvent":   func() error { _, err := c.LastEvent(ctx); return err },
+		"Config":      func() error { _, err := c.Config(ctx, ""); return err },
+		"SetConfig":   func() error { _, err := c.SetConfig(ctx, "", "sound", "off"); return err },
+		"UnsetConfig": func() error { _, err := c.UnsetConfig(ctx, "", "sound"); return err },
+		"Doctor":      func() error { _, err := c.Doctor(ctx); return err },
 		"Events": func() error {
 			for _, err := range c.Events(ctx, 99) {
 				return err

@@ -250,7 +250,18 @@ func (c *Client) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumbe
 	return getAt[node.SafetyNumber](ctx, c, "/v1/contacts/%s/safety-number", ref)
 }
 
-// SetVerified marks a contact as verified if number is its safety number.
+// Unverify takes SetVerified back.
+func (c *Client) Unverify(ctx context.Context, ref string) (node.SafetyNumber, error) {
+	return put[node.SafetyNumber](ctx, c, http.MethodDelete, "/v1/contacts/%s/safety-number", ref, nil)
+}
+
+// Report makes a report of messages that others wrote; nothing is sent.
+func (c *Client) Report(ctx context.Context, ref string, messages []string, reason string) (node.Report, error) {
+	return put[node.Report](ctx, c, http.MethodPost, "/v1/conversations/%s/report", ref, reportBody{messages, reason})
+}
+
+// SetVerified marks a contact as verified if number is its safety number or the
+// safety code that it shows.
 func (c *Client) SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error) {
 	return put[node.SafetyNumber](ctx, c, http.MethodPut, "/v1/contacts/%s/safety-number", ref, numberBody{number})
 }
@@ -264,12 +275,6 @@ func (c *Client) Conversations(ctx context.Context) ([]node.Conversation, error)
 // Conversation returns one conversation.
 func (c *Client) Conversation(ctx context.Context, ref string) (node.Conversation, error) {
 	return getAt[node.Conversation](ctx, c, "/v1/conversations/%s", ref)
-}
-
-// Send sends a text. After [node.ErrUncertain] it may be sent: look before you
-// repeat.
-func (c *Client) Send(ctx context.Context, ref, text string) (node.Message, error) {
-	return put[node.Message](ctx, c, http.MethodPost, "/v1/conversations/%s/messages", ref, textBody{text})
 }
 
 // Messages returns messages of a conversation; limit is at most [MaxMessages], and 0
@@ -355,15 +360,46 @@ func (c *Client) Events(ctx context.Context, after uint64) iter.Seq2[node.Event,
 	}
 }
 
-// Config returns all settings.
-func (c *Client) Config(ctx context.Context) ([]Setting, error) {
-	out, err := get[settings](ctx, c, "/v1/config")
+// Config returns all settings, or those of a conversation if chat names one.
+func (c *Client) Config(ctx context.Context, chat string) ([]Setting, error) {
+	path, err := configPath(chat)
+	if err != nil {
+		return nil, err
+	}
+	out, err := get[settings](ctx, c, path)
 	return out.Settings, err
 }
 
 // SetConfig changes a setting.
-func (c *Client) SetConfig(ctx context.Context, key, value string) (Setting, error) {
-	return put[Setting](ctx, c, http.MethodPut, "/v1/config/%s", key, valueBody{value})
+func (c *Client) SetConfig(ctx context.Context, chat, key, value string) (Setting, error) {
+	return changeConfig(ctx, c, http.MethodPut, chat, key, valueBody{value})
+}
+
+// UnsetConfig lets a setting be what it is when nothing is set.
+func (c *Client) UnsetConfig(ctx context.Context, chat, key string) (Setting, error) {
+	return changeConfig(ctx, c, http.MethodDelete, chat, key, nil)
+}
+
+func changeConfig(ctx context.Context, c *Client, method, chat, key string, body any) (Setting, error) {
+	path, err := configPath(chat)
+	if err != nil {
+		return Setting{}, err
+	}
+	if key == "" {
+		return Setting{}, fmt.Errorf("a setting without a name is %w", node.ErrInvalid)
+	}
+	var out Setting
+	err = c.call(ctx, method, path+"/"+escape(key), body, &out)
+	return out, err
+}
+
+// configPath returns where the settings of a conversation are, or of all if chat is
+// empty.
+func configPath(chat string) (string, error) {
+	if chat == "" {
+		return "/v1/config", nil
+	}
+	return at("/v1/conversations/%s/config", chat)
 }
 
 // Doctor looks for what is wrong.

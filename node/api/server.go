@@ -228,10 +228,11 @@ type (
 		Blocked bool `json:"blocked"`
 	}
 	numberBody struct {
-		Number string `json:"number" doc:"60 digits"`
+		Number string `json:"number" doc:"60 digits, or the safety code that the contact shows"`
 	}
-	textBody struct {
-		Text string `json:"text" doc:"at most 61,440 bytes of UTF-8"`
+	reportBody struct {
+		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
+		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
 	}
 	valueBody struct {
 		Value string `json:"value"`
@@ -294,6 +295,8 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refBody[numberBody]) (node.SafetyNumber, error) {
 			return n.SetVerified(ctx, in.Ref, in.Body.Number)
 		})
+	route(s, http.MethodDelete, "/v1/contacts/{ref}/safety-number", "unverify", "A contact is verified no longer",
+		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.Unverify(ctx, in.Ref) })
 
 	route(s, http.MethodGet, "/v1/conversations", "conversations", "All conversations, the one that changed last first",
 		func(ctx context.Context, _ *none) (conversations, error) {
@@ -302,10 +305,6 @@ func (s *Server) routes() {
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
 		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
-	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text; it is queued at first",
-		func(ctx context.Context, in *refBody[textBody]) (node.Message, error) {
-			return n.Send(ctx, in.Ref, in.Body.Text)
-		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
 			Ref    string `path:"ref" maxLength:"256"`
@@ -318,6 +317,11 @@ func (s *Server) routes() {
 			}
 			m, err := n.Messages(ctx, in.Ref, in.Before, in.After, in.Limit)
 			return messages{list(m)}, err
+		})
+
+	route(s, http.MethodPost, "/v1/conversations/{ref}/report", "report", "Make a report of messages, by which a stranger sees who wrote them; nothing is sent",
+		func(ctx context.Context, in *refBody[reportBody]) (node.Report, error) {
+			return n.Report(ctx, in.Ref, in.Body.Messages, in.Body.Reason)
 		})
 
 	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",
@@ -335,7 +339,7 @@ func (s *Server) routes() {
 
 	route(s, http.MethodGet, "/v1/config", "config", "All settings",
 		func(ctx context.Context, _ *none) (settings, error) {
-			c, err := n.Config(ctx)
+			c, err := n.Config(ctx, "")
 			return settings{list(c)}, err
 		})
 	route(s, http.MethodPut, "/v1/config/{key}", "set-config", "Change a setting",
@@ -343,7 +347,33 @@ func (s *Server) routes() {
 			Key  string `path:"key" maxLength:"256"`
 			Body valueBody
 		}) (Setting, error) {
-			return n.SetConfig(ctx, in.Key, in.Body.Value)
+			return n.SetConfig(ctx, "", in.Key, in.Body.Value)
+		})
+	route(s, http.MethodDelete, "/v1/config/{key}", "unset-config", "Let a setting be what it is by default",
+		func(ctx context.Context, in *struct {
+			Key string `path:"key" maxLength:"256"`
+		}) (Setting, error) {
+			return n.UnsetConfig(ctx, "", in.Key)
+		})
+	route(s, http.MethodGet, "/v1/conversations/{ref}/config", "conversation-config", "The settings of a conversation",
+		func(ctx context.Context, in *refInput) (settings, error) {
+			c, err := n.Config(ctx, in.Ref)
+			return settings{list(c)}, err
+		})
+	route(s, http.MethodPut, "/v1/conversations/{ref}/config/{key}", "set-conversation-config", "Change a setting for a conversation",
+		func(ctx context.Context, in *struct {
+			Ref  string `path:"ref" maxLength:"256"`
+			Key  string `path:"key" maxLength:"256"`
+			Body valueBody
+		}) (Setting, error) {
+			return n.SetConfig(ctx, in.Ref, in.Key, in.Body.Value)
+		})
+	route(s, http.MethodDelete, "/v1/conversations/{ref}/config/{key}", "unset-conversation-config", "Let a setting be for a conversation what it is for all",
+		func(ctx context.Context, in *struct {
+			Ref string `path:"ref" maxLength:"256"`
+			Key string `path:"key" maxLength:"256"`
+		}) (Setting, error) {
+			return n.UnsetConfig(ctx, in.Ref, in.Key)
 		})
 
 	route(s, http.MethodGet, "/v1/events/last", "last-event", "The number of the newest event",
@@ -351,6 +381,7 @@ func (s *Server) routes() {
 			seq, err := n.LastEvent(ctx)
 			return lastEvent{seq}, err
 		})
+	s.messageRoutes()
 	s.streamRoute()
 }
 

@@ -41,10 +41,21 @@ const (
 	Text        Kind = 1
 	KeyPackages Kind = 2 // of the sending device, for the receiver to add it to groups
 	Name        Kind = 3 // what the sender calls itself
+
+	Delete   Kind = 4  // takes back the sender's message Replaces
+	Moderate Kind = 5  // takes away another's message Replaces, where the role allows
+	Reaction Kind = 6  // to InReplyTo: all of the sender's
+	Receipt  Kind = 7  // for messages of others
+	Typing   Kind = 8  // what lasts for seconds
+	Poll     Kind = 9  // Text is the question
+	Vote     Kind = 10 // in the poll InReplyTo: all of the sender's
+	Close    Kind = 11 // ends the sender's poll InReplyTo
+	Pin      Kind = 12 // holds the message InReplyTo up to all, or no longer
 )
 
-// Hidden reports whether messages of this kind are for devices and are not shown.
-func (k Kind) Hidden() bool { return k == KeyPackages || k == Name }
+// Hidden reports whether messages of this kind are no lines of a conversation: they are
+// for devices, or say something about another message.
+func (k Kind) Hidden() bool { return k >= KeyPackages && k <= Pin && k != Poll }
 
 const (
 	maxPackages  = 8
@@ -80,6 +91,15 @@ type Message struct {
 	Text      string   // of Text and Name
 	DeviceSet []byte   // of KeyPackages: the account's statement, an identity.DeviceSet
 	Packages  [][]byte // of KeyPackages: 1 to 8
+
+	Mentions  []Mention // of Text, ascending
+	Forwarded bool      // of Text: it was written elsewhere; by whom and where is not said
+	Reactions []string  // of Reaction: none to 8
+	Receipt   Receipted // of Receipt
+	IDs       []ID      // of Receipt: 1 to 64
+	On        bool      // of Typing and Pin; of Poll: one may vote for several options
+	Options   []string  // of Poll: 2 to 16
+	Choices   []uint64  // of Vote: numbers of options from 0, ascending
 }
 
 // NewText makes a message. It returns ErrEmpty, ErrTooLong or ErrNotText.
@@ -178,6 +198,12 @@ func (m *Message) Encode() ([]byte, error) {
 	}
 	it := item{Salt: m.Salt[:], Ext: map[uint64]cbor.RawMessage{1: must(encoder.Marshal(e))},
 		Body: []cbor.RawMessage{must(encoder.Marshal(m.Kind))}}
+	if len(m.Mentions) > 0 {
+		it.Ext[2] = must(encoder.Marshal(m.Mentions))
+	}
+	if m.Forwarded {
+		it.Ext[3] = must(encoder.Marshal(true))
+	}
 	for _, part := range body {
 		it.Body = append(it.Body, must(encoder.Marshal(part)))
 	}
@@ -203,6 +229,18 @@ func (m *Message) body() ([]any, error) {
 		return []any{m.Text}, nil
 	case KeyPackages:
 		return []any{m.DeviceSet, m.Packages}, nil
+	case Delete, Moderate, Close:
+		return nil, nil
+	case Reaction:
+		return []any{some(m.Reactions)}, nil
+	case Receipt:
+		return []any{m.Receipt, m.IDs}, nil
+	case Typing, Pin:
+		return []any{m.On}, nil
+	case Poll:
+		return []any{m.Text, m.Options, m.On}, nil
+	case Vote:
+		return []any{some(m.Choices)}, nil
 	}
 	return nil, fmt.Errorf("%w: kind %d cannot be made", ErrMalformed, m.Kind)
 }
@@ -212,9 +250,12 @@ func (m *Message) check() error {
 	malformed := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
 	}
+	if err := m.checkTarget(); err != nil {
+		return malformed("%v", err)
+	}
 	switch m.Kind {
 	case Text:
-		return CheckText(m.Text)
+		return errors.Join(CheckText(m.Text), m.checkMentions())
 	case Name:
 		if len(m.Text) < 1 || len(m.Text) > maxName {
 			return malformed("a name of %d bytes", len(m.Text))
@@ -230,6 +271,10 @@ func (m *Message) check() error {
 			if len(p) > maxPackage {
 				return malformed("a key package of %d bytes", len(p))
 			}
+		}
+	default:
+		if err := m.checkMore(); err != nil {
+			return malformed("%v", err)
 		}
 	}
 	return nil
@@ -294,17 +339,33 @@ func Decode(b []byte) (*Message, error) {
 	if len(it.Body) == 0 || decoder.Unmarshal(it.Body[0], (*uint64)(&m.Kind)) != nil {
 		return nil, malformed("no kind")
 	}
-	into := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages}}[m.Kind]
-	if into == nil {
+	var ids [][]byte
+	into, known := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages},
+		Delete: {}, Moderate: {}, Close: {}, Reaction: {&m.Reactions}, Receipt: {&m.Receipt, &ids}, Typing: {&m.On}, Pin: {&m.On},
+		Poll: {&m.Text, &m.Options, &m.On}, Vote: {&m.Choices}}[m.Kind]
+	if !known {
 		return m, nil // of a later version
 	}
 	if len(it.Body) != 1+len(into) {
 		return nil, malformed(fmt.Sprintf("kind %d with a body of %d parts", m.Kind, len(it.Body)))
 	}
 	for i, v := range into {
+		if m.Kind >= Delete && string(it.Body[1+i]) == "\xf6" {
+			return nil, malformed("null where a value belongs")
+		}
 		if err := decoder.Unmarshal(it.Body[1+i], v); err != nil {
 			return nil, malformed(err.Error())
 		}
+	}
+	for _, raw := range ids {
+		id, err := optionalID(raw)
+		if err != nil || id == nil {
+			return nil, malformed("a receipt for what is no id")
+		}
+		m.IDs = append(m.IDs, *id)
+	}
+	if err := m.readExtensions(it.Ext); err != nil {
+		return nil, malformed(err.Error())
 	}
 	if err := m.check(); err != nil {
 		return nil, malformed(err.Error())

@@ -123,10 +123,10 @@ func TestLimits(t *testing.T) {
 
 // A kind of a later version is kept, not refused.
 func TestUnknownKind(t *testing.T) {
-	body := []cbor.RawMessage{must(encoder.Marshal(9)), must(encoder.Marshal("new"))}
+	body := []cbor.RawMessage{must(encoder.Marshal(99)), must(encoder.Marshal("new"))}
 	b := must(encoder.Marshal(item{Salt: make([]byte, 16), Ext: map[uint64]cbor.RawMessage{}, Body: body}))
 	m, err := Decode(b)
-	if err != nil || m.Kind != 9 {
+	if err != nil || m.Kind != 99 {
 		t.Fatalf("Decode(%x) = %+v, %v", b, m, err)
 	}
 	if _, err := m.Encode(); err == nil {
@@ -139,16 +139,20 @@ func FuzzDecode(f *testing.F) {
 	b, _ := m.Encode()
 	f.Add(b)
 	f.Add([]byte{0x86})
+	for _, v := range kinds() {
+		b, _ := v.m.Encode()
+		f.Add(b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Decode(b)
-		if err != nil || m.Kind != Text {
+		if err != nil || m.Kind == 0 || m.Kind > Pin {
 			return
 		}
 		out, err := m.Encode()
 		if err != nil {
 			t.Fatalf("%x was read and cannot be written: %v", b, err)
 		}
-		if back, err := Decode(out); err != nil || back.Text != m.Text {
+		if back, err := Decode(out); err != nil || !reflect.DeepEqual(back, m) {
 			t.Errorf("%x was read as %+v and came back as %+v, %v", b, m, back, err)
 		}
 	})

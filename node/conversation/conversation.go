@@ -373,6 +373,16 @@ func (c *Core) advance(now time.Time) (out []Effect) {
 	return out
 }
 
+// Idle reports whether a message would go out now and alone: nothing is on its way, and
+// no commit would come before it.
+func (c *Core) Idle(now time.Time) bool {
+	if !c.Open || c.Frozen != "" || c.Over || c.Leaving || c.Undecided() || len(c.Flight)+len(c.Queue)+len(c.Changes) > 0 {
+		return false
+	}
+	_, wanted := c.wanted()
+	return !wanted && !c.stale(now)
+}
+
 // due reports whether a commit of ours must come before the next message.
 func (c *Core) due(now time.Time) bool { return c.update(now) || c.Open && len(c.Changes) > 0 }
 
@@ -381,9 +391,11 @@ func (c *Core) update(now time.Time) bool {
 	if until, wanted := c.wanted(); wanted && (len(c.Queue) > 0 || !until.After(now)) {
 		return true
 	}
-	if !c.Open || len(c.Queue) == 0 {
-		return false
-	}
+	return c.Open && len(c.Queue) > 0 && c.stale(now)
+}
+
+// stale reports whether a path update must come before what is sealed next.
+func (c *Core) stale(now time.Time) bool {
 	return c.Sent >= UpdateAfterSent || now.Sub(c.Updated) >= UpdateAfter ||
 		now.Sub(c.Updated) >= UpdateAfterIdle && now.Sub(c.Active) >= UpdateAfterIdle
 }

@@ -377,8 +377,9 @@ func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool
 }
 
 // ValidateWelcome judges a group of many that a welcome has led to, before it is joined
-// for good: inviter is the account whose device made the welcome.
-func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, error) {
+// for good: by is the leaf that made the welcome, inviter the account whose device
+// that must be.
+func ValidateWelcome(g *mls.Group, by mls.LeafIndex, inviter identity.AccountID) (*GroupInfo, error) {
 	info, err := Group(g.Context())
 	if err != nil {
 		return nil, err
@@ -399,7 +400,7 @@ func ValidateWelcome(g *mls.Group, inviter identity.AccountID) (*GroupInfo, erro
 	if len(info.Roles) != len(accounts) {
 		return nil, invalid("%d accounts with a role, %d in the group", len(info.Roles), len(accounts))
 	}
-	node, ok := g.Member(g.InvitedBy())
+	node, ok := g.Member(by)
 	if !ok {
 		return nil, invalid("a welcome made by nobody")
 	}

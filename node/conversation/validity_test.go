@@ -95,13 +95,14 @@ func newCircle(t *testing.T) []*person {
 		t.Fatal(err)
 	}
 	for p, b := range bundles {
-		if p.group, err = mls.Join(p.config(), welcome, b, nil); err != nil {
+		var by mls.LeafIndex
+		if p.group, by, err = mls.Join(p.config(), welcome, b, nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ValidateWelcome(p.group, ana.account()); err != nil {
+		if _, err := ValidateWelcome(p.group, by, ana.account()); err != nil {
 			t.Fatalf("the welcome: %v", err)
 		}
-		if _, err := ValidateWelcome(p.group, p.account()); !errors.Is(err, ErrInvalid) {
+		if _, err := ValidateWelcome(p.group, by, p.account()); !errors.Is(err, ErrInvalid) {
 			t.Errorf("a welcome of somebody else: %v", err)
 		}
 	}
@@ -247,7 +248,7 @@ func TestRulesOfGroups(t *testing.T) {
 				t.Errorf("the committer itself says %v", own)
 			}
 			if tt.ok && !r.Staged.RemovesSelf() {
-				if err := Validate(reader.group, r.Staged, append([]byte{1}, meta[1:]...)); !errors.Is(err, ErrInvalid) {
+				if err := Validate(reader.group, r.Staged, append([]byte{meta[0] ^ 1}, meta[1:]...)); !errors.Is(err, ErrInvalid) {
 					t.Errorf("with other capabilities: %v", err)
 				}
 			}

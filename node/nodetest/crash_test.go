@@ -134,6 +134,7 @@ func newDoomed(t *testing.T, seed uint64, points int, names ...string) *doomed {
 		disk := &faults{rng: rand.New(rand.NewPCG(seed, uint64(10+i))), left: &d.left}
 		one.Hook(disk)
 		one.Sealed(p.record)
+		one.Prompt() // receipts come and go as well
 		one.Start()
 		d.people, d.disks = append(d.people, one), append(d.disks, disk)
 	}
@@ -174,6 +175,63 @@ func (d *doomed) send(p *Person, to, text string) bool {
 		d.t.Fatalf("send: %v", err)
 	}
 	return err == nil
+}
+
+// act does something with a message, at random, and returns which text stands or is gone
+// if that was acknowledged; after doubt neither is known.
+func (d *doomed) act(rng *rand.Rand, p *Person, name string) (text, instead string, known bool) {
+	ctx := context.Background()
+	ms, err := p.Messages(ctx, name, "", "", 8)
+	if err != nil || len(ms) == 0 {
+		return "", "", true
+	}
+	m := ms[rng.IntN(len(ms))]
+	if m.Kind != "text" || m.Deleted != "" {
+		return "", "", true
+	}
+	text, known = m.Text, true
+	switch kind := rng.IntN(8); {
+	case kind == 0 && m.Mine:
+		instead = m.Text + " edited"
+		_, err = p.EditMessage(ctx, name, m.ID, instead, nil)
+	case kind == 1 && m.Mine:
+		_, err = p.DeleteMessage(ctx, name, m.ID, true)
+	case kind == 2:
+		_, err = p.MarkRead(ctx, name, node.ReadMark{Through: m.ID})
+		if errors.Is(err, node.ErrInvalid) { // not stored yet
+			err = nil
+		}
+		text = ""
+	default:
+		_, err = p.React(ctx, name, m.ID, []string{fmt.Sprint("r", rng.IntN(3))})
+		text = ""
+	}
+	if err != nil && !errors.Is(err, node.ErrUncertain) {
+		d.t.Fatalf("act: %v", err)
+	}
+	return text, instead, err == nil
+}
+
+// seen is what a person sees of a conversation, without names.
+func seen(p *Person, name string) (out []string) {
+	ms, _ := p.Messages(context.Background(), name, "", "", 0)
+	for _, m := range ms {
+		s := fmt.Sprint(m.ID[:8], " ", m.Text, " ", m.Deleted, " ", m.Edited.IsZero())
+		for _, r := range m.Reactions {
+			s += fmt.Sprint(" ", r.Reaction, len(r.By))
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// same waits until two people see one conversation alike.
+func (d *doomed) same(a, b *Person, nameOfB, nameOfA string) {
+	for p, name := range map[*Person]string{a: nameOfB, b: nameOfA} {
+		p.Until("an empty outbox", func() bool { c, err := p.Conversation(context.Background(), name); return err == nil && c.Queued == 0 })
+	}
+	a.Until("what the other sees", func() bool { return slices.Equal(seen(a, nameOfB), seen(b, nameOfA)) })
+	b.Until("what the other sees", func() bool { return slices.Equal(seen(a, nameOfB), seen(b, nameOfA)) })
 }
 
 // check looks at what everybody sees in the end: what one person wrote in its order, once,
@@ -219,12 +277,19 @@ func crashes(t *testing.T, seed uint64, points int) {
 		if d.send(d.people[i], names[i], text) {
 			acked[i][text] = true
 		}
+		if text, instead, known := d.act(rng, d.people[i], names[i]); text != "" {
+			delete(acked[i], text)
+			if instead != "" && known {
+				acked[i][instead] = true
+			}
+		}
 		if n%50 == 49 {
 			arrive() // so that epochs come and go
 		}
 	}
 	d.every(0)
 	arrive()
+	d.same(ana, ben, names[0], names[1])
 	for k, who := range d.people {
 		d.check(who, names[k])
 	}

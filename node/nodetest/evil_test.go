@@ -15,21 +15,22 @@ import (
 	"sotto/relay/relaytest"
 )
 
-// pair makes two contacts at a relay that means ill, and lets both write.
-func pair(t *testing.T) (r *Relay, e *relaytest.Evil, ana, ben *Person) {
+// lied makes two contacts at a relay that means ill, and lets both write.
+func lied(t *testing.T) (r *Relay, e *relaytest.Evil, ana, ben *Person) {
 	t.Helper()
 	w := New(t)
 	r, e = w.Evil()
 	ana, ben = w.Person("Ana", r), w.Person("Ben", r)
 	w.Meet(ana, ben, "Ben", "Ana")
-	ana.say("Ben", "hello")
-	ben.say("Ana", "hello yourself")
+	ana.tells("Ben", "hello")
+	ben.tells("Ana", "hello yourself")
 	ana.hears("Ben", "hello yourself")
 	ben.hears("Ana", "hello")
 	return r, e, ana, ben
 }
 
-func (p *Person) say(to, text string) {
+// tells sends a text as soon as the conversation is at work.
+func (p *Person) tells(to, text string) {
 	p.w.t.Helper()
 	p.Until("a conversation at work", func() bool {
 		_, err := p.Send(context.Background(), to, text)
@@ -68,11 +69,11 @@ func lastBox(e *relaytest.Evil) mailbox.ID {
 // T5: a relay shows two people different histories. Each of them freezes the conversation
 // once it is shown the other's.
 func TestTwoHistories(t *testing.T) {
-	r, e, ana, ben := pair(t)
+	r, e, ana, ben := lied(t)
 	other := e.Fork()
 	r.Show(ben, other)
-	ana.say("Ben", "in one history")
-	ben.say("Ana", "in the other")
+	ana.tells("Ben", "in one history")
+	ben.tells("Ana", "in the other")
 	ana.stored()
 	ben.stored()
 	if has := ben.Texts("Ana"); slices.Contains(has, "in one history") {
@@ -88,10 +89,10 @@ func TestTwoHistories(t *testing.T) {
 func TestHistoryThatGoesBack(t *testing.T) {
 	for _, says := range []bool{false, true} {
 		t.Run(fmt.Sprintf("says so: %v", says), func(t *testing.T) {
-			r, e, ana, ben := pair(t)
+			r, e, ana, ben := lied(t)
 			before := e.Fork()
 			for i := range 10 {
-				ana.say("Ben", fmt.Sprint("number ", i))
+				ana.tells("Ben", fmt.Sprint("number ", i))
 			}
 			ben.hears("Ana", "number 9")
 			ana.stored()
@@ -123,10 +124,10 @@ func TestPagesThatDoNotHold(t *testing.T) {
 		{"the order is another", func(p *mailbox.Page) { slices.Reverse(p.Entries) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, e, ana, ben := pair(t)
+			_, e, ana, ben := lied(t)
 			ben.Stop()
 			for i := range 5 {
-				ana.say("Ben", fmt.Sprint("number ", i))
+				ana.tells("Ben", fmt.Sprint("number ", i))
 			}
 			ana.stored()
 			box := lastBox(e)
@@ -160,10 +161,10 @@ func TestEntriesOutOfPlace(t *testing.T) {
 	ana, ben, cem := w.Person("Ana", r), w.Person("Ben", r), w.Person("Cem", r)
 	w.Meet(ana, ben, "Ben", "Ana")
 	w.Meet(ana, cem, "Cem", "Ana")
-	ana.say("Cem", "to Cem alone")
+	ana.tells("Cem", "to Cem alone")
 	ana.stored()
 	theirs := e.Taken()[len(e.Taken())-1]
-	ana.say("Ben", "hello")
+	ana.tells("Ben", "hello")
 	ana.stored()
 	ben.hears("Ana", "hello")
 	mine := e.Taken()[len(e.Taken())-1]
@@ -182,9 +183,9 @@ func TestEntriesOutOfPlace(t *testing.T) {
 			t.Fatalf("slip %v in: %+v", d.Kind, out)
 		}
 	}
-	ben.say("Ana", "still there?")
+	ben.tells("Ana", "still there?")
 	ana.hears("Ben", "still there?")
-	ana.say("Ben", "still here")
+	ana.tells("Ben", "still here")
 	ben.hears("Ana", "still here")
 	if got := ben.Texts("Ana"); slices.Contains(got, "to Cem alone") || len(got) != 3 {
 		t.Errorf("Ben has %q", got)
@@ -206,7 +207,7 @@ func TestNeverAMembersTurn(t *testing.T) {
 			ana, ben := people[0], people[1]
 			ana.group(node.GroupOptions{Name: "Duo", Members: []string{"Ben"}})
 			ben.Until("the group", func() bool { return ben.stateIn("Duo") == node.StateOpen })
-			ben.say("Duo", "hello")
+			ben.tells("Duo", "hello")
 			ana.hears("Duo", "hello")
 			tried := make(chan struct{}, 1000)
 			e.OnPut(func(d mailbox.Deposit) relaytest.Answer {
@@ -221,8 +222,8 @@ func TestNeverAMembersTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-tried
-			ana.say("Duo", "behind the change")
-			ben.say("Duo", "beside it")
+			ana.tells("Duo", "behind the change")
+			ben.tells("Duo", "beside it")
 			ana.hears("Duo", "beside it")
 			if got := ben.Texts("Duo"); slices.Contains(got, "behind the change") {
 				t.Errorf("Ben reads %q before the change that comes first", got)
@@ -256,7 +257,7 @@ func (p *Person) change(group, about string) {
 
 // T12: a thousand commits of rubbish move the fence, and no epoch; the group goes on.
 func TestRubbishAtTheFence(t *testing.T) {
-	_, e, ana, ben := pair(t)
+	_, e, ana, ben := lied(t)
 	box := lastBox(e)
 	for i := range 1000 {
 		state, err := e.State(t.Context(), box)
@@ -269,7 +270,7 @@ func TestRubbishAtTheFence(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	ana.say("Ben", "behind rubbish")
+	ana.tells("Ben", "behind rubbish")
 	ben.hears("Ana", "behind rubbish")
 	if each := time.Since(began) / 1000; each > 50*time.Millisecond {
 		t.Errorf("each takes %v", each)
@@ -286,7 +287,7 @@ func TestClocksAndBlocksDecideNothing(t *testing.T) {
 	ana.group(node.GroupOptions{Name: "Trio", Members: []string{"Ben", "Cem"}})
 	for _, p := range people {
 		p.Until("three members", func() bool { return len(p.members("Trio")) == 3 })
-		p.say("Trio", "hello")
+		p.tells("Trio", "hello")
 	}
 	if _, err := cem.Block(t.Context(), "Ben", true); err != nil {
 		t.Fatal(err)
@@ -305,7 +306,7 @@ func TestClocksAndBlocksDecideNothing(t *testing.T) {
 	ben.change("Trio", "by Ben")
 	ana.change("Trio", "by Ana")
 	for _, p := range people {
-		p.say("Trio", "behind it all")
+		p.tells("Trio", "behind it all")
 	}
 	// Who is in another epoch reads nothing of it.
 	ana.hearsAll("Trio", 6)
@@ -343,7 +344,7 @@ func TestLettersDeliveredAgain(t *testing.T) {
 	ana, ben := people[0], people[1]
 	ana.group(node.GroupOptions{Name: "Duo", Members: []string{"Ben"}})
 	ben.Until("the group", func() bool { return ben.stateIn("Duo") == node.StateOpen })
-	ben.say("Duo", "hello")
+	ben.tells("Duo", "hello")
 	ana.hears("Duo", "hello")
 	before, err := ben.Conversations(t.Context())
 	if err != nil {
@@ -361,9 +362,9 @@ func TestLettersDeliveredAgain(t *testing.T) {
 	if again < 2 {
 		t.Fatalf("%d letters could be delivered again", again)
 	}
-	ana.say("Duo", "once more")
+	ana.tells("Duo", "once more")
 	ben.hears("Duo", "once more")
-	ben.say("Ana", "alone")
+	ben.tells("Ana", "alone")
 	ana.hears("Ben", "alone")
 	after, err := ben.Conversations(t.Context())
 	if err != nil {

@@ -70,7 +70,7 @@ func (p *Person) send(to, text string) {
 func (p *Person) said(name string) (out []string) {
 	ms, _ := p.Messages(context.Background(), name, "", "", 0)
 	for _, m := range ms {
-		if m.Kind == "text" {
+		if m.Kind == "text" && m.Deleted == "" {
 			out = append(out, m.Sender+": "+m.Text)
 		}
 	}

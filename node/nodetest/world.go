@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -191,6 +192,7 @@ var Passphrase = []byte("correct horse")
 func (w *World) Person(name string, r *Relay) *Person {
 	w.t.Helper()
 	p := &Person{w: w, Home: filepath.Join(w.folder(), name)}
+	p.opt.Spread = func(time.Duration, time.Duration) time.Duration { return time.Hour }
 	o := node.InitOptions{Name: name, Passphrase: Passphrase, Params: vault.FloorParams}
 	if r != nil {
 		o.Relay = r.Address.String()
@@ -223,6 +225,12 @@ func (p *Person) Sealed(f func(key [32]byte, nonce [24]byte)) { p.opt.Sealed = f
 // Clock sets the node's clock from the next start on.
 func (p *Person) Clock(now func() time.Time) { p.opt.Clock = now }
 
+// Prompt makes the node do at once, from the next start on, what is done after a random
+// time: receipts. Otherwise they do not go out while a test runs.
+func (p *Person) Prompt() {
+	p.opt.Spread = func(time.Duration, time.Duration) time.Duration { return 0 }
+}
+
 // Start starts the node.
 func (p *Person) Start() {
 	p.w.t.Helper()
@@ -241,6 +249,9 @@ func (p *Person) Start() {
 			p.w.t.Errorf("%s: %v", filepath.Base(p.Home), err)
 		}
 	}()
+	for !n.Running() {
+		runtime.Gosched()
+	}
 }
 
 // Stop stops the node; it may be stopped already.

@@ -489,7 +489,7 @@ func (w *world) judge(r *Result) error {
 			for _, m := range ms {
 				switch {
 				case m.Kind != "text":
-				case m.State == node.MessageStored, m.State == node.MessageReceived:
+				case m.State == node.MessageStored, m.State == node.MessageDelivered, m.State == node.MessageRead, m.State == node.MessageReceived:
 					has[d][c.Name] = append(has[d][c.Name], m.Text)
 					stored[m.Text] = true
 				case m.State == node.MessageFailed && c.State == node.StateLeft:

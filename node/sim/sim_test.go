@@ -29,7 +29,7 @@ func TestWorldsHeal(t *testing.T) {
 		for seed := range worlds(t) {
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				t.Parallel()
-				r, err := Run(t.Context(), Options{Devices: 2 + seed%5, Seed: uint64(seed), Steps: 500})
+				r, err := Run(t.Context(), Options{Devices: 2 + seed%5, Seed: uint64(seed), Steps: 300})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -262,6 +262,7 @@ type Contact struct {
 	Cause    string // of the reason; see package node
 	Blocked  bool
 	Verified bool
+	Changed  bool     // its account key is another than the one that was verified
 	Log      [][]byte // account log as far as it is known
 	Group    []byte   // the conversation with them; empty while there is none
 	Since    time.Time
@@ -276,6 +277,7 @@ func (c *Contact) fields(f *codec.Fields) {
 	text(f, &c.Cause)
 	f.Flag(&c.Blocked)
 	f.Flag(&c.Verified)
+	f.Flag(&c.Changed)
 	blobs(f, &c.Log)
 	blob(f, &c.Group)
 	moment(f, &c.Since)
@@ -300,6 +302,7 @@ type Conversation struct {
 	Many      bool   // of many people, not with one contact
 	Name      string // of a group, as its members have it
 	Announced bool   // this device has told the group its name
+	Retention uint32 // minutes after which messages disappear; 0 if they stay
 }
 
 func (c *Conversation) fields(f *codec.Fields) {
@@ -326,6 +329,7 @@ func (c *Conversation) fields(f *codec.Fields) {
 	f.Flag(&c.Many)
 	text(f, &c.Name)
 	f.Flag(&c.Announced)
+	f.U32(&c.Retention)
 }
 
 // Bundle is a key package of this device that a contact holds, with its secrets.
@@ -370,6 +374,8 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+
+	ChangeTimer uint8 = 40 // messages disappear after the minutes in Text
 )
 
 // Change is a change of a group that the user wants.
@@ -450,6 +456,7 @@ const (
 	KindUnknown uint8 = 3
 	KindHidden  uint8 = 4 // for devices, not shown; ours only, until it is stored
 	KindChange  uint8 = 5 // the group was changed by From
+	KindPoll    uint8 = 6
 )
 
 // Told is one thing that a Message of KindChange tells of.
@@ -470,6 +477,8 @@ const (
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8
+
+	ToldTimer uint8 = 40 // Value is the minutes after which messages disappear, 0 if they stay
 )
 
 // Message is a message as it is shown. Its place in the vault is its order:
@@ -485,10 +494,51 @@ type Message struct {
 	Reason  string
 	Text    string
 	From    [32]byte // account of the sender
-	Content []byte   // ours, as it was made: to be sealed again unchanged
+	Content []byte   // as it was made: ours, to be sealed again unchanged; another's, to be reported
 	Count   uint32
 	Told    []Told // of KindChange, by From
+
+	Bucket    uint64 // that it is sealed in; 0 until it is first written
+	ReplyTo   [32]byte
+	Mentions  []Mention
+	Version   [32]byte  // whose text this is, if it was edited
+	Edited    time.Time // when; zero if it was not
+	Deleted   uint8     // by whom, if it was
+	DeletedBy [32]byte
+	Forwarded bool
+	Expires   uint32    // seconds after which it disappears once it was read, or sent; 0 for never
+	Until     time.Time // when it disappears; zero while that is not known
+	Options   []string  // of KindPoll; Text is the question
+	Multiple  bool      // of KindPoll
+	Owed      uint8     // receipts that were or will be sent for it
+	Proof     *Proof    // of another's; nil if there is none
 }
+
+// Proof is, with Content and what PutSpoken keeps, what shows who said a Message.
+type Proof struct {
+	Epoch      uint64
+	Leaf       uint32
+	Credential [16]byte // names it
+	AuthData   []byte
+	Signature  []byte
+}
+
+func (p *Proof) fields(f *codec.Fields) {
+	f.U64(&p.Epoch)
+	f.U32(&p.Leaf)
+	f.Array(p.Credential[:])
+	blob(f, &p.AuthData)
+	blob(f, &p.Signature)
+}
+
+// Who deleted a Message for all, and which receipts are sent.
+const (
+	DeletedByAuthor uint8 = 1
+	DeletedByAdmin  uint8 = 2
+
+	OwedDelivered uint8 = 1
+	OwedRead      uint8 = 2
+)
 
 func (m *Message) fields(f *codec.Fields) {
 	f.Array(m.ID[:])
@@ -509,6 +559,59 @@ func (m *Message) fields(f *codec.Fields) {
 		text(f, &t.Text)
 		f.U32(&t.Value)
 	})
+	f.U64(&m.Bucket)
+	f.Array(m.ReplyTo[:])
+	mentions(f, &m.Mentions)
+	f.Array(m.Version[:])
+	moment(f, &m.Edited)
+	f.U8(&m.Deleted)
+	f.Array(m.DeletedBy[:])
+	f.Flag(&m.Forwarded)
+	f.U32(&m.Expires)
+	moment(f, &m.Until)
+	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
+	f.Flag(&m.Multiple)
+	f.U8(&m.Owed)
+	proved := m.Proof != nil
+	if f.Flag(&proved); proved {
+		if f.Reading() {
+			m.Proof = &Proof{}
+		}
+		m.Proof.fields(f)
+	}
+}
+
+// Setting is what was set last, or that it was unset. Of two, made on two devices, the
+// one counts that is After the other.
+type Setting struct {
+	Value   string
+	Set     bool
+	Lamport uint64   // one more with each change
+	Device  [16]byte // that made the change
+}
+
+func (s *Setting) fields(f *codec.Fields) {
+	text(f, &s.Value)
+	f.Flag(&s.Set)
+	f.U64(&s.Lamport)
+	f.Array(s.Device[:])
+}
+
+// After reports whether s replaces o wherever the two meet.
+func (s *Setting) After(o *Setting) bool {
+	if s.Lamport != o.Lamport {
+		return s.Lamport > o.Lamport
+	}
+	return bytes.Compare(s.Device[:], o.Device[:]) > 0
+}
+
+// decodeSetting reads a setting. At first it was the bare text, of an address or a
+// ticket, neither of which begins with the version of a record.
+func decodeSetting(b []byte) (s Setting, err error) {
+	if len(b) > 0 && b[0] != recordVersion {
+		return Setting{Value: string(b), Set: true}, nil
+	}
+	return s, decode(b, &s)
 }
 
 // Event is what happened, by reference: it is shown as things are when it is read.
@@ -518,7 +621,7 @@ type Event struct {
 	Group   []byte
 	Message [32]byte
 	Contact [32]byte
-	Notice  string
+	Notice  string // words, or the key of a setting
 }
 
 // The types of an Event.
@@ -527,6 +630,7 @@ const (
 	EventContact      uint8 = 2
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
+	EventSetting      uint8 = 43
 )
 
 func (e *Event) fields(f *codec.Fields) {

@@ -15,7 +15,6 @@ import (
 	"slices"
 
 	"sotto/crypto/mls"
-	"sotto/relay/mailbox"
 	"sotto/storage/vault"
 )
 
@@ -41,12 +40,14 @@ const (
 	tPlace        vault.Table = 12 // by conversation: where a message id stands
 	tLetter       vault.Table = 13
 	tEvent        vault.Table = 14
-	tSetting      vault.Table = 15
+	tSetting      vault.Table = 15 // by conversation, or of all
 	tStaged       vault.Table = 16 // by conversation: a commit of ours that is undecided
 	tBundle       vault.Table = 17 // key packages that contacts hold
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
 	tChange       vault.Table = 19 // by conversation: what the user wants changed
 	tName         vault.Table = 20 // by conversation: what members call themselves
+	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
+	tCredential   vault.Table = 57 // by conversation: of those who said something
 )
 
 // The sequences.
@@ -201,10 +202,13 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, tMessage, tPlace, tName); err != nil {
+	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting}, messageTables...)...); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
+		return err
+	}
+	if _, err := t.tx.Next(seqErased); err != nil {
 		return err
 	}
 	return t.tx.Delete(vault.Ref{Table: tConversation, Order: string(group)})
@@ -473,10 +477,6 @@ const queuedPlace = 1 << 63
 
 const minutesOfDay = 24 * 60
 
-func (m *Message) bucket(group []byte) vault.Bucket {
-	return vault.Bucket{Domain: vault.Messages, Partition: string(group), Number: uint64(mailbox.MinuteOf(m.Arrived)) / minutesOfDay}
-}
-
 func messageRef(group []byte, place uint64) vault.Ref {
 	return vault.Ref{Table: tMessage, Partition: string(group), Order: vault.U64(place)}
 }
@@ -524,7 +524,10 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 			return err
 		}
 	}
-	return errors.Join(t.put(messageRef(group, at), m.bucket(group), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
+	if err := t.settle(group, m); err != nil {
+		return err
+	}
+	return errors.Join(t.put(messageRef(group, at), messageBucket(group, m.Bucket), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
 }
 
 // Message returns a message by its id, or ErrNotFound.
@@ -655,23 +658,40 @@ func (t *Tx) TrimEvents(keep uint64) error {
 	return nil
 }
 
-// Setting returns a setting's value, and whether it is set.
-func (t *Tx) Setting(name string) (string, bool, error) {
-	b, err := t.tx.Get(vault.Ref{Table: tSetting, Order: name})
+// Setting returns what is set for a conversation, or for all of them if group is nil;
+// the zero Setting if nothing ever was.
+func (t *Tx) Setting(group []byte, key string) (Setting, error) {
+	b, err := t.tx.Get(settingRef(group, key))
 	if errors.Is(err, vault.ErrNotFound) {
-		return "", false, nil
+		return Setting{}, nil
 	}
-	return string(b), err == nil, err
+	if err != nil {
+		return Setting{}, err
+	}
+	return decodeSetting(b)
 }
 
-// PutSetting sets a setting.
-func (t *Tx) PutSetting(name, value string) error {
-	return t.tx.Put(vault.Ref{Table: tSetting, Order: name}, plain, []byte(value))
+// PutSetting writes it.
+func (t *Tx) PutSetting(group []byte, key string, s *Setting) error {
+	return t.put(settingRef(group, key), plain, s)
 }
 
-// DeleteSetting unsets it.
-func (t *Tx) DeleteSetting(name string) error {
-	return t.tx.Delete(vault.Ref{Table: tSetting, Order: name})
+// Settings returns what is or was set for a conversation, or for all, by key.
+func (t *Tx) Settings(group []byte) (map[string]Setting, error) {
+	out := map[string]Setting{}
+	for r, err := range t.tx.Range(tSetting, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		if out[r.Order], err = decodeSetting(r.Value); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func settingRef(group []byte, key string) vault.Ref {
+	return vault.Ref{Table: tSetting, Partition: string(group), Order: key}
 }
 
 // MoveMessages moves the messages of one partition to another, in their order.

@@ -331,7 +331,7 @@ func (j *joiner) join(welcome, tree []byte, public bool) (*member, error) {
 	if j.old != nil {
 		o.Resumes = j.old.group
 	}
-	g, err := mls.Join(j.config, welcome, b, o)
+	g, _, err := mls.Join(j.config, welcome, b, o)
 	if err != nil {
 		return nil, err
 	}

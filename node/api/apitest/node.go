@@ -16,6 +16,7 @@ import (
 
 	"sotto/node"
 	"sotto/node/api"
+	"sotto/node/setting"
 )
 
 // Node is an [api.Node] in memory, without relay or vault. Its clock is still: each
@@ -29,7 +30,10 @@ type Node struct {
 	messages map[string][]node.Message // by conversation
 	groups   []node.Group
 	invites  []node.Invite
-	settings []api.Setting
+	versions map[string][]node.MessageVersion // by message
+	later    []node.Scheduled
+	notes    map[string]*noted    // by conversation
+	set      map[[2]string]string // by conversation and key
 	events   []node.Event
 	fail     map[string]error
 	news     chan struct{} // closed and replaced with each event
@@ -43,11 +47,8 @@ var Start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // New returns a node of an account with that profile name.
 func New(name string) *Node {
 	n := &Node{
-		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, fail: map[string]error{},
-		settings: []api.Setting{
-			{Key: "name", Value: name, Default: "", Words: "profile name"},
-			{Key: "keep", Value: "30", Default: "30", Words: "days"},
-		},
+		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, versions: map[string][]node.MessageVersion{}, notes: map[string]*noted{}, fail: map[string]error{},
+		set: map[[2]string]string{},
 	}
 	n.status = node.Status{
 		Version: "test", Name: name, Account: n.id("account", name), Device: n.id("device", name)[:32], Started: Start,
@@ -141,7 +142,10 @@ func (n *Node) tellLocked(e node.Event) {
 func (n *Node) addLocked(c *node.Contact, m node.Message) node.Message {
 	n.next++
 	m.ID = n.id("message", fmt.Sprint(n.next))
-	m.Conversation, m.Seq, m.Sent, m.Kind = c.Conversation, n.next, n.nowLocked(), "text"
+	m.Conversation, m.Seq, m.Sent = c.Conversation, n.next, n.nowLocked()
+	if m.Kind == "" {
+		m.Kind = "text"
+	}
 	n.messages[c.Conversation] = append(n.messages[c.Conversation], m)
 	n.tellLocked(node.Event{Type: node.EventMessage, Message: &m})
 	return m
@@ -321,20 +325,37 @@ func Number(id string) string {
 	return b.String()
 }
 
+func (n *Node) safetyNumber(c node.Contact) node.SafetyNumber {
+	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Code: "sotto:v#" + c.ID, Verified: c.Verified, Changed: c.Changed}
+}
+
 func (n *Node) SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error) {
 	c, err := n.change("SafetyNumber", ref, func(*node.Contact) (bool, error) { return false, nil })
-	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+	return n.safetyNumber(c), err
 }
 
 func (n *Node) SetVerified(ctx context.Context, ref, number string) (node.SafetyNumber, error) {
 	c, err := n.change("SetVerified", ref, func(c *node.Contact) (bool, error) {
-		if number != Number(c.ID) {
+		if number != Number(c.ID) && number != "sotto:v#"+c.ID {
 			return false, fmt.Errorf("the safety number of %q is another: %w", c.Name, node.ErrNotTrusted)
 		}
-		c.Verified = true
+		c.Verified, c.Changed = true, false
 		return true, nil
 	})
-	return node.SafetyNumber{Contact: c.ID, Name: c.Name, Number: Number(c.ID), Verified: c.Verified}, err
+	return n.safetyNumber(c), err
+}
+
+func (n *Node) Unverify(ctx context.Context, ref string) (node.SafetyNumber, error) {
+	c, err := n.change("Unverify", ref, func(c *node.Contact) (bool, error) {
+		c.Verified, c.Changed = false, false
+		return true, nil
+	})
+	return n.safetyNumber(c), err
+}
+
+func (n *Node) Report(_ context.Context, ref string, messages []string, reason string) (node.Report, error) {
+	_, err := n.change("Report", ref, func(*node.Contact) (bool, error) { return false, nil })
+	return node.Report{Messages: len(messages), Data: []byte("a report: " + reason)}, err
 }
 
 func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
@@ -357,6 +378,7 @@ func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
 	if len(list) > 0 {
 		conv.Last = ptr(list[len(list)-1])
 	}
+	n.fillLocked(&conv)
 	return conv
 }
 
@@ -387,25 +409,6 @@ func (n *Node) Conversation(_ context.Context, ref string) (node.Conversation, e
 		return node.Conversation{}, err
 	}
 	return n.conversationLocked(c), nil
-}
-
-func (n *Node) Send(_ context.Context, ref, text string) (node.Message, error) {
-	if err := n.begin("Send"); err != nil {
-		return node.Message{}, err
-	}
-	defer n.mu.Unlock()
-	c, err := n.contactLocked(ref)
-	switch {
-	case err != nil:
-		return node.Message{}, err
-	case text == "":
-		return node.Message{}, fmt.Errorf("an empty text is %w", node.ErrInvalid)
-	case len(text) > node.MaxText:
-		return node.Message{}, fmt.Errorf("a text of %d bytes is %w: at most %d", len(text), node.ErrTooLarge, node.MaxText)
-	case c.Blocked:
-		return node.Message{}, fmt.Errorf("send to %q: %w", c.Name, node.ErrBlocked)
-	}
-	return n.addLocked(c, node.Message{Sender: n.status.Name, Mine: true, State: node.MessageQueued, Text: text}), nil
 }
 
 func (n *Node) Messages(_ context.Context, ref, before, after string, limit int) ([]node.Message, error) {
@@ -597,26 +600,86 @@ func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[node.Event, e
 	}
 }
 
-func (n *Node) Config(context.Context) ([]api.Setting, error) {
+// chatLocked returns the id of a conversation, or "".
+func (n *Node) chatLocked(chat string) (string, error) {
+	if chat == "" {
+		return "", nil
+	}
+	if g, err := n.groupLocked(chat); err == nil {
+		return g.ID, nil
+	}
+	c, err := n.contactLocked(chat)
+	if err != nil {
+		return "", err
+	}
+	return c.Conversation, nil
+}
+
+func (n *Node) settingLocked(chat string, d setting.Definition) api.Setting {
+	s := api.Setting{Definition: d, Value: d.Default, From: node.FromDefault, Conversation: chat}
+	if v, ok := n.set[[2]string{"", d.Key}]; ok {
+		s.Value, s.From = v, node.FromUser
+	}
+	if v, ok := n.set[[2]string{chat, d.Key}]; ok && chat != "" {
+		s.Value, s.From = v, node.FromConversation
+	}
+	return s
+}
+
+func (n *Node) Config(_ context.Context, chat string) ([]api.Setting, error) {
 	if err := n.begin("Config"); err != nil {
 		return nil, err
 	}
 	defer n.mu.Unlock()
-	return slices.Clone(n.settings), nil
+	chat, err := n.chatLocked(chat)
+	if err != nil {
+		return nil, err
+	}
+	var all []api.Setting
+	for _, d := range setting.All() {
+		if chat == "" || d.PerChat {
+			all = append(all, n.settingLocked(chat, d))
+		}
+	}
+	return all, nil
 }
 
-func (n *Node) SetConfig(_ context.Context, key, value string) (api.Setting, error) {
-	if err := n.begin("SetConfig"); err != nil {
+func (n *Node) SetConfig(_ context.Context, chat, key, value string) (api.Setting, error) {
+	return n.changeSetting("SetConfig", chat, key, func(at [2]string, d setting.Definition) (err error) {
+		n.set[at], err = d.Parse(value)
+		return err
+	})
+}
+
+func (n *Node) UnsetConfig(_ context.Context, chat, key string) (api.Setting, error) {
+	return n.changeSetting("UnsetConfig", chat, key, func(at [2]string, _ setting.Definition) error {
+		delete(n.set, at)
+		return nil
+	})
+}
+
+func (n *Node) changeSetting(method, chat, key string, change func(at [2]string, d setting.Definition) error) (api.Setting, error) {
+	if err := n.begin(method); err != nil {
 		return api.Setting{}, err
 	}
 	defer n.mu.Unlock()
-	for i := range n.settings {
-		if s := &n.settings[i]; s.Key == key {
-			s.Value = value
-			return *s, nil
-		}
+	chat, err := n.chatLocked(chat)
+	if err != nil {
+		return api.Setting{}, err
 	}
-	return api.Setting{}, fmt.Errorf("setting %q: %w", key, node.ErrInvalid)
+	d, err := setting.Lookup(key)
+	if err == nil && chat != "" && !d.PerChat {
+		err = fmt.Errorf("%s cannot be set for one conversation", key)
+	}
+	if err == nil {
+		err = change([2]string{chat, key}, d)
+	}
+	if err != nil {
+		return api.Setting{}, fmt.Errorf("%w: %w", node.ErrInvalid, err)
+	}
+	s := n.settingLocked(chat, d)
+	n.tellLocked(node.Event{Type: node.EventSetting, Setting: &s})
+	return s, nil
 }
 
 func (n *Node) Doctor(context.Context) ([]node.Check, error) {
