@@ -525,6 +525,9 @@ func (t *turn) entry(e *mailbox.Entry, chain mailbox.Hash) error {
 	in := conversation.Read{At: at, Chain: chain, Hash: e.Hash(), Kind: e.Kind, Meta: len(e.Meta) > 0}
 	t.fresh, t.incoming = nil, nil
 	var err error
+	if err := t.tx.PutChain(t.o.group, at, chain); err != nil {
+		return err
+	}
 	if in.Found, err = t.find(e, &in); err != nil {
 		return err
 	}
@@ -581,6 +584,13 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 	}
 	if err := t.tx.PutSeen(t.o.group, r.Epoch, hash, false); err != nil {
 		return 0, err
+	}
+	if r.Type == mls.ContentApplication {
+		if leaf, err := conversation.ReadLeaf(r.SenderNode); err == nil {
+			if err := t.compare(r.AuthenticatedData, leaf); err != nil {
+				return 0, err
+			}
+		}
 	}
 	switch {
 	case e.Kind == mailbox.Commit && r.Type == mls.ContentCommit:
@@ -711,6 +721,9 @@ func (t *turn) gap(s *mailbox.Span, chain mailbox.Hash) error {
 	if s.End.Seq <= t.core.Cursor.Seq {
 		return nil
 	}
+	if err := t.tx.PutChain(t.o.group, s.End.Mark(), chain); err != nil {
+		return err
+	}
 	from := max(s.From, t.core.Cursor.Seq+1)
 	return t.step(conversation.Gap{At: s.End.Mark(), Chain: chain, Fence: s.End.Commit, Count: uint64(s.End.Seq - from + 1), Cause: s.Cause})
 }
@@ -740,6 +753,9 @@ func (o *owner) page(p *client.Page) error {
 				if err != nil {
 					return err
 				}
+			}
+			if end == len(p.Items) {
+				return t.tx.PutHead(o.group, wire.Encode(&p.Head))
 			}
 			return nil
 		})
@@ -866,14 +882,15 @@ func (o *owner) read(ctx context.Context) {
 func (o *owner) unread(err error) bool {
 	var evidence *client.EvidenceError
 	reason := ""
+	errors.As(err, &evidence)
 	switch {
-	case errors.As(err, &evidence):
+	case evidence != nil:
 		reason = evidence.Error()
 	case errors.Is(err, mailbox.ErrEra):
 		reason = "the relay's history has gone back behind what this device has read"
 	}
 	if reason != "" {
-		if err = o.do(func(t *turn) error { return t.step(conversation.Suspect{Reason: reason}) }); err == nil {
+		if err = o.suspect(reason, evidence); err == nil {
 			return true
 		}
 	}
@@ -906,7 +923,18 @@ func (o *owner) readOn(ctx context.Context, bring reading) error {
 		}
 	}
 	read := key.CapabilityFromSeed(s.keys[len(s.keys)-1].Read)
-	return bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
+	if err := o.remind(r.client); err != nil {
+		return err
+	}
+	err = bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
+	if errors.Is(err, mailbox.ErrEra) {
+		// Asked where it stands, a relay that has gone back in one era gives itself away.
+		var evidence *client.EvidenceError
+		if _, said := r.client.Status(ctx, read, s.rec.Mailbox, s.core.Gen); errors.As(said, &evidence) {
+			return said
+		}
+	}
+	return err
 }
 
 // create makes the conversation's mailbox at the relay.
@@ -1050,7 +1078,10 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.Stale}, false
 	case errors.As(err, &evidence):
-		return conversation.Suspect{Reason: evidence.Error()}, true
+		if err := o.suspect(evidence.Error(), evidence); err != nil {
+			o.n.log.Warn("a relay's contradiction is not kept yet", "err", err)
+		}
+		return nil, true
 	case errors.As(err, &refused) && (refused.Code == wire.CodeTooLarge || refused.Code == wire.CodeMalformed):
 		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: refused.Error()}, false
 	}

@@ -5,7 +5,7 @@
 //	sotto up [--detach]             work
 //	sotto down | status | doctor
 //	sotto contact invite | accept LINK | list | verify NAME | rename | block | unblock
-//	sotto chat list | send NAME TEXT | read NAME | watch
+//	sotto chat list | send NAME TEXT | read NAME | evidence NAME | watch
 //	sotto events | config | version | completion
 //	sotto demo                      see a relay and two people meet and talk
 //	sotto sim [--devices N] [--seed N]   play a world of devices through bad days

@@ -297,6 +297,12 @@ func (c *Client) Messages(ctx context.Context, ref, before, after string, limit 
 	return out.Messages, err
 }
 
+// Evidence returns what a conversation's relay has contradicted itself by.
+func (c *Client) Evidence(ctx context.Context, ref string) ([]node.Evidence, error) {
+	out, err := getAt[allEvidence](ctx, c, "/v1/conversations/%s/evidence", ref)
+	return out.Evidence, err
+}
+
 // CreateGroup makes a group.
 func (c *Client) CreateGroup(ctx context.Context, o node.GroupOptions) (out node.Conversation, err error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/groups", o, &out)

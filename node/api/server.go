@@ -194,6 +194,9 @@ type (
 	contacts struct {
 		Contacts []node.Contact `json:"contacts" nullable:"false"`
 	}
+	allEvidence struct {
+		Evidence []node.Evidence `json:"evidence" nullable:"false"`
+	}
 	conversations struct {
 		Conversations []node.Conversation `json:"conversations" nullable:"false"`
 	}
@@ -305,6 +308,11 @@ func (s *Server) routes() {
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
 		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
+	route(s, http.MethodGet, "/v1/conversations/{ref}/evidence", "evidence", "What the relay has contradicted itself by",
+		func(ctx context.Context, in *refInput) (allEvidence, error) {
+			e, err := n.Evidence(ctx, in.Ref)
+			return allEvidence{list(e)}, err
+		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
 			Ref    string `path:"ref" maxLength:"256"`

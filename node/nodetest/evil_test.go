@@ -83,6 +83,61 @@ func TestTwoHistories(t *testing.T) {
 	r.Show(ben, e)
 	ana.isFrozen("Ben")
 	ben.isFrozen("Ana")
+	for who, of := range map[*Person]string{ana: "Ben", ben: "Ana"} {
+		who.proves(of)
+	}
+	// What proves it outlives the program.
+	ana.Stop()
+	ana.Start()
+	ana.proves("Ben")
+	if _, err := ana.Send(t.Context(), "Ben", "more"); !errors.Is(err, node.ErrFrozen) {
+		t.Errorf("sending: %v", err)
+	}
+}
+
+// proves checks that there is evidence, and that it holds.
+func (p *Person) proves(name string) {
+	p.w.t.Helper()
+	all, err := p.Evidence(context.Background(), name)
+	if err != nil || len(all) == 0 {
+		p.w.t.Fatalf("%s has %d pieces of evidence, %v", name, len(all), err)
+	}
+	for _, e := range all {
+		if !e.Holds {
+			p.w.t.Errorf("evidence that does not hold: %+v", e)
+		}
+	}
+}
+
+// T5: a relay that joins two histories again is found out by the messages themselves, which
+// say what their senders had seen.
+func TestHistoriesJoinedAgain(t *testing.T) {
+	r, e, ana, ben := lied(t)
+	other := e.Fork()
+	r.Show(ben, other)
+	ana.tells("Ben", "in one history")
+	ana.stored()
+	// What Ben writes once he has read what he wrote before says that he has.
+	for i := range 100 {
+		before := len(other.Taken())
+		ben.tells("Ana", fmt.Sprint("in the other ", i))
+		ben.stored()
+		for _, d := range other.Taken()[before:] {
+			if out := e.Slip(t.Context(), d); out.Err != nil {
+				t.Fatal(out.Err)
+			}
+		}
+		ana.Until("something of the other", func() bool {
+			return ana.stateIn("Ben") == "frozen" || slices.Contains(ana.Texts("Ben"), fmt.Sprint("in the other ", i))
+		})
+		if ana.stateIn("Ben") == "frozen" {
+			break
+		}
+	}
+	ana.isFrozen("Ben")
+	if c, err := ana.Conversation(t.Context(), "Ben"); err != nil || !strings.Contains(c.Reason, "has shown Ben another history") {
+		t.Errorf("%+v, %v", c, err)
+	}
 }
 
 // T6: a relay goes back, in the same era or saying so. Nothing more is sent there.
@@ -90,6 +145,8 @@ func TestHistoryThatGoesBack(t *testing.T) {
 	for _, says := range []bool{false, true} {
 		t.Run(fmt.Sprintf("says so: %v", says), func(t *testing.T) {
 			r, e, ana, ben := lied(t)
+			ana.stored()
+			ben.stored()
 			before := e.Fork()
 			for i := range 10 {
 				ana.tells("Ben", fmt.Sprint("number ", i))
@@ -99,9 +156,16 @@ func TestHistoryThatGoesBack(t *testing.T) {
 			if says {
 				before.Restore()
 			}
+			// Who has been away has the head that it saw last to hold it against.
+			ben.Stop()
 			r.Become(before)
+			ben.Start()
 			ana.isFrozen("Ben")
 			ben.isFrozen("Ana")
+			if !says {
+				ana.proves("Ben")
+				ben.proves("Ana")
+			}
 			if got := ben.Texts("Ana"); got[len(got)-1] != "number 9" {
 				t.Errorf("Ben has %q", got)
 			}

@@ -202,7 +202,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting}, messageTables...)...); err != nil {
+	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting}, append(messageTables[:len(messageTables):len(messageTables)], evidenceTables...)...)...); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
