@@ -8,13 +8,14 @@
 # make demo   a relay and two people in a temporary folder meet and talk
 # make build  puts the two commands into bin/
 # make interop  vets and tests crypto/mls/interop, a module of its own; it downloads gRPC
+# make rivals   measures crypto/mls beside other implementations; it downloads them, by Go and npm
 
 GO       ?= go
 FUZZTIME ?= 30s
 WORLDS   ?= 1000
 export CGO_ENABLED ?= 0
 
-.PHONY: run test check fuzz bench sim demo build interop
+.PHONY: run test check fuzz bench sim demo build interop rivals
 
 build:
 	$(GO) build -trimpath -o bin/ ./cmd/sotto ./cmd/sotto-relay
@@ -52,6 +53,9 @@ sim:
 
 demo: build
 	./bin/sotto demo
+
+rivals:
+	cd crypto/mls/rivals && $(GO) vet ./... && $(GO) run .
 
 interop:
 	cd crypto/mls/interop && $(GO) vet ./... && $(GO) test ./...

@@ -42,7 +42,11 @@ func (t *turn) stage(e conversation.Stage) error {
 		staged, meta, err := t.commit(p.proposals)
 		switch {
 		case err == nil:
-			h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: e.Expect, Meta: meta})
+			inner, spills, err := t.spill(staged)
+			if err != nil {
+				return err
+			}
+			h, err := t.enclose(mailbox.Commit, inner, store.Outgoing{Expect: e.Expect, Meta: meta, Spills: spills})
 			if err != nil {
 				return err
 			}
@@ -67,7 +71,7 @@ func (t *turn) stage(e conversation.Stage) error {
 
 // commit makes a commit that every member will accept, or says why there is none.
 func (t *turn) commit(proposals []mls.Proposal) (*mls.Staged, []byte, error) {
-	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: t.context(), Now: uint64(t.now.Unix())})
+	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: t.context(), Now: uint64(t.now.Unix()), TreeOutside: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,15 +82,6 @@ func (t *turn) commit(proposals []mls.Proposal) (*mls.Staged, []byte, error) {
 	meta := keys.NextCaps()
 	if err := conversation.Validate(t.group, staged, meta); err != nil {
 		return nil, nil, err
-	}
-	if len(staged.Added()) > 0 {
-		letter, err := t.welcomeLetter(staged.Welcome(), staged.Roster())
-		if err != nil {
-			return nil, nil, err
-		}
-		if n := len(letter); n > envelope.MaxLetter {
-			return nil, nil, fmt.Errorf("the welcome would have %d bytes, and a letter has at most %d: the group is too large to add to in this version", n, envelope.MaxLetter)
-		}
 	}
 	return staged, meta, nil
 }
@@ -99,12 +94,13 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 		return nil, err
 	}
 	leaves := map[mls.LeafIndex]identity.AccountID{} // once the commit is made
+	keys := map[mls.LeafIndex]store.LeafKey{}
 	for _, m := range t.group.Roster() {
-		l, err := conversation.ReadLeaf(m.Node)
+		account, device, err := conversation.LeafOf(m.Node)
 		if err != nil {
 			return nil, err
 		}
-		leaves[m.Leaf] = l.Account
+		leaves[m.Leaf], keys[m.Leaf] = account, leafKey(account, device)
 	}
 	for _, w := range t.group.PendingProposals() { // who wants to leave
 		if r, ok := w.Proposal.(mls.Remove); ok {
@@ -146,6 +142,23 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 					delete(accounts, account)
 					some = true
 				}
+			}
+		case store.ChangeIdle:
+			idle, err := t.idle(before)
+			if err != nil {
+				return nil, err
+			}
+			for leaf, account := range leaves {
+				if !idle[keys[leaf]] || !slices.Contains(c.Leaves, keys[leaf]) || before.Role(account) >= before.Role(t.n.account.ID()) {
+					continue
+				}
+				p.proposals = append(p.proposals, mls.Remove{Removed: leaf})
+				delete(leaves, leaf)
+				delete(accounts, account)
+				for _, a := range leaves { // its other devices stay
+					accounts[a] = true
+				}
+				some = true
 			}
 		case store.ChangeRole:
 			roles, some = append(roles, c), true
@@ -191,12 +204,23 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 			return false, err
 		}
 	}
-	was, may, retention := profile, g.MemberMay, g.Retention
+	was, member, admin, retention := string(g.Profile), g.MemberMay, g.AdminMay, g.Retention
 	switch c.What {
 	case store.ChangeName:
 		profile.Name = c.Text
 	case store.ChangeAbout:
 		profile.Description = c.Text
+	case store.ChangePicture:
+		profile.Picture = c.Picture
+	case store.ChangePolicy:
+		may := &g.MemberMay
+		if conversation.Role(c.Role) == conversation.Admin {
+			may = &g.AdminMay
+		}
+		*may &^= conversation.Rights(c.Right)
+		if c.On {
+			*may |= conversation.Rights(c.Right)
+		}
 	case store.ChangeAnnounce:
 		g.MemberMay |= conversation.MayWrite
 		if c.Role == 1 {
@@ -212,7 +236,7 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 	if g.Kind == conversation.ManyPeople {
 		g.Profile = profile.Append(nil)
 	}
-	return profile != was || g.MemberMay != may || g.Retention != retention, nil
+	return string(g.Profile) != was || g.MemberMay != member || g.AdminMay != admin || g.Retention != retention, nil
 }
 
 // forgetChanges removes changes that are made, or need not be.
@@ -222,31 +246,41 @@ func (t *turn) forgetChanges(ids []conversation.ChangeID) error {
 			return err
 		}
 	}
-	return nil
+	if len(ids) == 0 {
+		return nil
+	}
+	t.events = true // there is less to come
+	return t.n.noteConversation(t.tx, t.o.group)
 }
 
-// welcomeLetter is the body of the letter to a device that a commit adds.
-func (t *turn) welcomeLetter(welcome []byte, roster []mls.Member) ([]byte, error) {
-	w := conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain, Welcome: welcome}
-	known := map[identity.AccountID]bool{}
-	for _, m := range roster {
-		l, err := conversation.ReadLeaf(m.Node)
-		if err != nil {
-			return nil, err
-		}
-		if known[l.Account] {
-			continue
-		}
-		known[l.Account] = true
-		name, err := t.profileName(l.Account)
+// welcomeLetter is the letter to the devices that a commit adds, but for the names of
+// their key packages.
+func (t *turn) welcomeLetter(s *mls.Staged) (*conversation.Welcome, error) {
+	w := &conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain}
+	info, err := conversation.Group(t.group.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range info.Roles {
+		name, err := t.profileName(r.Account)
 		if err != nil {
 			return nil, err
 		}
 		if name != "" {
-			w.Names = append(w.Names, conversation.MemberName{Account: l.Account, Name: name})
+			w.AddName(r.Account, name)
 		}
 	}
-	return w.Append(nil), nil
+	for _, out := range t.outbox {
+		for _, x := range out.Spills {
+			if x.What == store.SpillInvitation {
+				w.Relay = info.Mailboxes[0].Relay
+				w.Spilled, err = envelope.ParseSpilled(x.Spilled)
+				return w, err
+			}
+		}
+	}
+	w.Inline = spillContent(s, store.SpillInvitation)
+	return w, nil
 }
 
 // profileName is what an account calls itself, "" if that is not known here.
@@ -267,11 +301,16 @@ func (t *turn) welcome(s *mls.Staged) error {
 	if len(s.Added()) == 0 {
 		return nil
 	}
-	body, err := t.welcomeLetter(s.Welcome(), t.group.Roster())
+	letter, err := t.welcomeLetter(s)
 	if err != nil {
 		return err
 	}
-	for _, leaf := range s.Added() {
+	refs, err := mls.WelcomeRefs(s.Welcome())
+	if err != nil {
+		return err
+	}
+	for i, leaf := range s.Added() {
+		letter.Package = conversation.PackageName(refs[i])
 		node, ok := t.group.Member(leaf)
 		if !ok {
 			continue
@@ -285,7 +324,7 @@ func (t *turn) welcome(s *mls.Staged) error {
 			t.n.log.Warn("a device that was added has an inbox that cannot be reached", "err", err)
 			continue
 		}
-		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, body)
+		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, letter.Append(nil))
 		if err != nil { // its key is no key: that is its own fault, and not the group's
 			t.n.log.Warn("a device that was added cannot be written to", "err", err)
 			continue
@@ -313,9 +352,15 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		return err
 	}
 	node, _ := t.group.Member(s.Committer())
-	by, err := conversation.ReadLeaf(node)
+	by, _, err := conversation.LeafOf(node)
 	if err != nil {
 		return err
+	}
+	var idle map[store.LeafKey]bool
+	if slices.ContainsFunc(s.Proposals(), func(p mls.CommittedProposal) bool { return p.Proposal.Type() == mls.ProposalRemove }) {
+		if idle, err = t.idle(before); err != nil {
+			return err
+		}
 	}
 	var told []store.Told
 	tell := func(what uint8, of identity.AccountID) {
@@ -329,28 +374,31 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		}
 		switch r := p.Proposal.(type) {
 		case mls.Add:
-			l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
+			of, _, err := conversation.LeafOf(r.KeyPackage.LeafNode)
 			if err != nil {
 				return err
 			}
-			if before.Role(l.Account) != 0 {
-				tell(store.ToldNewDevice, l.Account)
+			if before.Role(of) != 0 {
+				tell(store.ToldNewDevice, of)
 			} else {
-				tell(store.ToldAdded, l.Account)
+				tell(store.ToldAdded, of)
 			}
 		case mls.Remove:
 			gone, ok := t.group.Member(r.Removed)
 			if !ok {
 				continue
 			}
-			l, err := conversation.ReadLeaf(gone)
+			of, device, err := conversation.LeafOf(gone)
 			if err != nil {
 				return err
 			}
-			if p.ByReference {
-				tell(store.ToldLeft, l.Account)
-			} else {
-				tell(store.ToldRemoved, l.Account)
+			switch {
+			case p.ByReference:
+				tell(store.ToldLeft, of)
+			case idle[leafKey(of, device)]:
+				tell(store.ToldIdle, of)
+			default:
+				tell(store.ToldRemoved, of)
 			}
 		}
 	}
@@ -363,7 +411,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: store.ToldTimer, Value: after.Retention})
 		}
 		if !t.rec.Many {
-			return t.told(by.Account, told)
+			return t.told(by, told)
 		}
 		old, err := conversation.ParseProfile(before.Profile)
 		if err != nil {
@@ -379,6 +427,12 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		if now.Description != old.Description {
 			told = append(told, store.Told{What: store.ToldAbout, Text: now.Description})
 		}
+		if string(now.Picture) != string(old.Picture) {
+			told = append(told, store.Told{What: store.ToldPicture})
+		}
+		if (after.MemberMay^before.MemberMay)&^conversation.MayWrite != 0 || after.AdminMay != before.AdminMay {
+			told = append(told, store.Told{What: store.ToldPolicy})
+		}
 		for _, r := range after.Roles {
 			if was := before.Role(r.Account); was != 0 && was != r.Role {
 				told = append(told, store.Told{What: store.ToldRole, Of: r.Account, Value: uint32(r.Role)})
@@ -388,7 +442,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: store.ToldAnnounce, Value: uint32(boolBit(mute))})
 		}
 	}
-	return t.told(by.Account, told)
+	return t.told(by, told)
 }
 
 // told shows what a commit of an account has changed.

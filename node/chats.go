@@ -92,6 +92,12 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 			did = append(did, fmt.Sprintf("made %s %s", of, roleNames[conversation.Role(c.Value)]))
 		case store.ToldAnnounce:
 			did = append(did, [...]string{"lets all members write", "lets only admins and owners write"}[c.Value&1])
+		case store.ToldPicture:
+			did = append(did, "changed the picture")
+		case store.ToldPolicy:
+			did = append(did, "changed what members and admins may do")
+		case store.ToldIdle:
+			did = append(did, fmt.Sprintf("removed a device of %s that had not been seen for long", of))
 		case store.ToldTimer:
 			did = append(did, timerWords(c.Value))
 		case store.ToldNewDevice:

@@ -59,11 +59,7 @@ func (n *Node) inConversation(ref string, f func(t *turn) error) error {
 	if err != nil {
 		return apiError(err)
 	}
-	o := n.ownerOf(rec.Group)
-	if o == nil { // it is not taken up yet, or the node does not run
-		n.startOwner(rec)
-		o = n.ownerOf(rec.Group)
-	}
+	o := n.needOwner(rec.Group)
 	if o == nil {
 		return fmt.Errorf("%w: the node is stopping", ErrBusy)
 	}
@@ -120,9 +116,15 @@ func (t *turn) line(c *content.Message, id content.ID, from [32]byte, info *conv
 	}
 	if c.InReplyTo != nil {
 		// An answer to what stands in another conversation answers nothing here.
-		foreign, err := t.foreign(*c.InReplyTo)
+		known, err := t.tx.Known(t.o.group, *c.InReplyTo)
 		if err != nil {
 			return nil, err
+		}
+		foreign := false
+		if !known {
+			if foreign, err = t.foreign(*c.InReplyTo); err != nil {
+				return nil, err
+			}
 		}
 		if !foreign {
 			m.ReplyTo = *c.InReplyTo

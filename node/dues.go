@@ -126,7 +126,7 @@ func (t *turn) remove(m *store.Message) error {
 		t.rec.Messages--
 	}
 	t.events = true
-	return errors.Join(t.tx.RemoveMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID), t.n.noteConversation(t.tx, t.o.group))
+	return errors.Join(t.tx.RemoveMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID))
 }
 
 // sendDue sends a text that was to be sent now.

@@ -115,6 +115,7 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 			n.takeUp(g)
 		}
 	}
+	n.fetchInvited()
 	n.trimInbox()
 	return nil
 }
@@ -186,7 +187,7 @@ func (n *Node) letter(tx *store.Tx, in *store.Inbox, entry []byte) (group []byte
 	case envelope.ContactAccept:
 		group, err = n.answer(tx, body)
 	case envelope.Welcome:
-		group, err = n.join(tx, body)
+		group, err = n.welcomed(tx, body)
 	}
 	var passed *passedOver
 	if errors.As(err, &passed) {
@@ -222,6 +223,8 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 		return nil, passOver("a repeat of a request that has been answered")
 	case inv.State == store.InviteAnswered:
 		return nil, n.notice(tx, "Somebody else has tried an invite that was used already. Compare safety numbers with who you gave it to.")
+	case inv.State == store.InviteAsked:
+		return nil, passOver("a request to an invite about which is to be decided")
 	case inv.State != store.InviteOpen:
 		return nil, passOver("a request to an invite that is over")
 	}
@@ -244,6 +247,8 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
 		return nil, err
+	case old.Blocked:
+		return nil, passOver("a request of an account that is blocked")
 	case old.State == store.ContactEstablished:
 		return nil, n.notice(tx, old.Name+" has opened an invite and is a contact already.")
 	case len(old.Group) > 0: // one more try after a first of which nothing came
@@ -251,6 +256,10 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 			return nil, err
 		}
 		n.endOwner(old.Group)
+	}
+
+	if inv.Ask {
+		return nil, n.ask(tx, &inv, body, b.Hash(), q)
 	}
 
 	// The group, of this device alone at first.

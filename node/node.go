@@ -292,6 +292,8 @@ func (n *Node) begin() error {
 		}
 	}
 	n.startLetters()
+	n.fetchInvited()
+	n.collect()
 	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil

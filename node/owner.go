@@ -33,6 +33,8 @@ type owner struct {
 	state *ownerState
 	lost  uint64 // of Node.lost when state was read
 
+	fetched *fetched // for the entry that the reader is at
+
 	kick chan struct{} // holds one: the poster looks again
 	seek chan struct{} // holds one: the reader tries again
 	tick chan time.Duration
@@ -40,6 +42,7 @@ type owner struct {
 	mu     sync.Mutex                 // guards the following fields
 	held   map[mailbox.Hash]time.Time // answered, and to be left until the core decides, but not beyond; zero: for ever
 	pages  int                        // taken in by the reader
+	behind bool                       // reason is that the relay withholds something
 	reason string                     // why the reader does not get on
 	caught bool                       // everything up to the relay's newest known head is here
 	typing map[[32]byte]time.Time     // who writes, until when that is shown
@@ -81,6 +84,20 @@ func (n *Node) ownerOf(group []byte) *owner {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.owners[string(group)]
+}
+
+// needOwner is ownerOf for a conversation that may just have come about, and whose owner
+// is then about to be started.
+func (n *Node) needOwner(group []byte) *owner {
+	if o := n.ownerOf(group); o != nil {
+		return o
+	}
+	var rec store.Conversation
+	if err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err }); err != nil {
+		return nil
+	}
+	n.startOwner(rec)
+	return n.ownerOf(group)
 }
 
 // errGone ends a conversation's goroutines: it has been deleted.
@@ -156,6 +173,7 @@ type turn struct {
 	posts    bool
 	events   bool
 	letters  bool
+	garbage  bool
 	later    []func() error // for the core, once it is through with the step at hand
 	dues     bool
 	durable  []func() // once the turn is
@@ -220,6 +238,9 @@ func (o *owner) do(f func(t *turn) error) error {
 	if t.letters {
 		o.n.startLetters()
 	}
+	if t.garbage {
+		o.n.collect()
+	}
 	if t.dues {
 		o.n.lookAtDues()
 	}
@@ -273,7 +294,10 @@ func (t *turn) effect(e conversation.Effect) error {
 	case conversation.Ended:
 		return errors.Join(t.tellChanges(t.incoming), t.ended())
 	case conversation.Drop:
-		return t.drop()
+		return errors.Join(t.discard(), t.drop())
+	case conversation.GivenUp:
+		t.events = true
+		return errors.Join(t.forgetChanges(e.IDs), t.n.notice(t.tx, fmt.Sprintf("%s cannot be changed: %s.", t.title(), e.Reason)))
 	case conversation.Deliver:
 		return t.deliver(e.At)
 	case conversation.Place:
@@ -388,7 +412,7 @@ const (
 // enter makes the group in the epoch that a commit leads to the state, tells of what it
 // changes, and forgets epochs.
 func (t *turn) enter(s *mls.Staged) error {
-	if err := t.tellChanges(s); err != nil {
+	if err := errors.Join(t.tellChanges(s), t.noteRenewal(s)); err != nil {
 		return err
 	}
 	next, err := s.Merge(t.group)
@@ -554,7 +578,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		reason("%v", err)
 		return bad, nil
 	}
-	hash := sha256.Sum256(message)
+	hash := sha256.Sum256(message) // of what the envelope holds
 	seen, own, err := t.tx.Seen(t.o.group, hash)
 	if err != nil {
 		return 0, err
@@ -566,6 +590,15 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		return conversation.Invalid, nil // a commit of ours that was given up
 	case seen && e.Kind == mailbox.Message:
 		return conversation.Duplicate, nil
+	}
+	if envelope.IsSpilled(message) {
+		var missing *missingBlobs
+		if message, err = t.unspill(e, message, hash); errors.As(err, &missing) {
+			return 0, err
+		} else if err != nil {
+			reason("%v", err)
+			return bad, nil
+		}
 	}
 	r, err := t.group.Process(message, nil)
 	if errors.Is(err, mls.ErrOwnMessage) && e.Kind == mailbox.Message {
@@ -634,7 +667,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 
 var errNoEpoch = errors.New("sealed in no epoch that this device remembers")
 
-// open takes an MLS message out of its envelope.
+// open takes what an envelope holds out of it.
 func (t *turn) open(e *mailbox.Entry) ([]byte, error) {
 	for i := len(t.keys) - 1; i >= 0; i-- {
 		keys, err := envelope.NewKeys(t.keys[i].Envelope)
@@ -661,8 +694,9 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 	if _, err := conversation.ParseContext(r.AuthenticatedData); err != nil {
 		return nil, err
 	}
-	leaf, err := conversation.ReadLeaf(r.SenderNode)
-	if err != nil {
+	var leaf conversation.Leaf
+	var err error
+	if leaf.Account, leaf.Device, err = conversation.LeafOf(r.SenderNode); err != nil {
 		return nil, err
 	}
 	if r.Epoch != t.core.Epoch {
@@ -670,7 +704,7 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 		if !ok {
 			return nil, errors.New("from a device that has been removed")
 		}
-		if l, err := conversation.ReadLeaf(now); err != nil || l.Device != leaf.Device || l.Account != leaf.Account {
+		if a, d, err := conversation.LeafOf(now); err != nil || d != leaf.Device || a != leaf.Account {
 			return nil, errors.New("from a device that has been removed")
 		}
 		if t.core.Fence.Seq > 0 && e.Seq > t.core.Fence.Seq+lateEntries {
@@ -734,10 +768,11 @@ const (
 	pageBytes   = 64 << 10
 )
 
-// page takes in a verified page.
-func (o *owner) page(p *client.Page) error {
+// page takes in a verified page. What it names in blobs it fetches, between turns.
+func (o *owner) page(ctx context.Context, p *client.Page) error {
 	for i := 0; i < len(p.Items); {
 		end := i
+		var missing *missingBlobs
 		err := o.do(func(t *turn) error {
 			bytes := 0
 			for end < len(p.Items) && end-i < pageEntries && bytes < pageBytes {
@@ -749,6 +784,10 @@ func (o *owner) page(p *client.Page) error {
 					err = t.entry(it.Entry, it.Chain)
 				} else {
 					err = t.gap(it.Span, it.Chain)
+				}
+				if errors.As(err, &missing) {
+					end--
+					return nil
 				}
 				if err != nil {
 					return err
@@ -762,19 +801,46 @@ func (o *owner) page(p *client.Page) error {
 		if err != nil {
 			return err
 		}
-		i = end
+		i, o.fetched = end, nil
+		if missing != nil {
+			s, err := o.snapshot()
+			if err != nil {
+				return err
+			}
+			blobs, err := o.n.getSpilled(ctx, s.rec.Relay, missing.spilled)
+			if err != nil {
+				return err
+			}
+			o.fetched = &fetched{missing.of, blobs}
+		}
 	}
 	o.mu.Lock()
-	o.reason, o.caught = "", !p.More
 	o.pages++
 	o.mu.Unlock()
+	o.setReading(nil, !p.More)
 	return nil
 }
 
-func (o *owner) setReading(reason string, caught bool) {
+// setReading keeps why the reader does not get on, if it does not.
+func (o *owner) setReading(why error, caught bool) {
+	reason := ""
+	var w withheld
+	behind := errors.As(why, &w)
+	if behind {
+		reason = "a change of this conversation cannot be read yet: " + w.Error() + "; it is tried again"
+	} else if why != nil {
+		reason = why.Error()
+	}
 	o.mu.Lock()
-	o.reason, o.caught = reason, caught
+	tell := behind != o.behind || caught && !o.caught
+	o.reason, o.caught, o.behind = reason, caught, behind
 	o.mu.Unlock()
+	if !tell {
+		return
+	}
+	if err := o.n.update(func(tx *store.Tx) error { return o.n.noteConversation(tx, o.group) }); err != nil {
+		o.n.log.Warn("why a conversation does not get on is not told", "err", err)
+	}
 }
 
 // snapshot returns a copy of the state, read from the vault if it must be.
@@ -894,7 +960,7 @@ func (o *owner) unread(err error) bool {
 			return true
 		}
 	}
-	o.setReading(err.Error(), false)
+	o.setReading(err, false)
 	o.n.log.Debug("a conversation is not read", "err", err)
 	return false
 }
@@ -926,7 +992,8 @@ func (o *owner) readOn(ctx context.Context, bring reading) error {
 	if err := o.remind(r.client); err != nil {
 		return err
 	}
-	err = bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
+	err = bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain},
+		func(p *client.Page) error { return o.page(ctx, p) })
 	if errors.Is(err, mailbox.ErrEra) {
 		// Asked where it stands, a relay that has gone back in one era gives itself away.
 		var evidence *client.EvidenceError
@@ -1061,6 +1128,15 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 	if seed == nil {
 		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: "its epoch is forgotten"}, false
 	}
+	var full noRoom
+	switch err := o.storeSpills(ctx, r, s, out); {
+	case errors.As(err, &full):
+		o.hold(out.Hash, time.Time{})
+		return conversation.Refused{Hash: out.Hash, Why: conversation.NoRoom, Reason: full.Error()}, false
+	case err != nil:
+		o.n.log.Debug("what an entry names is stored later", "err", err)
+		return nil, true
+	}
 	d := mailbox.Deposit{Mailbox: s.rec.Mailbox, Kind: mailbox.Kind(out.Kind), Gen: mailbox.Gen(out.Gen), Expect: out.Expect, Meta: out.Meta, Payload: out.Payload}
 	receipt, err := r.client.Append(ctx, key.CapabilityFromSeed(seed), d)
 	var evidence *client.EvidenceError
@@ -1093,11 +1169,11 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 func accountsOf(g *mls.Group) (map[identity.DeviceID]identity.AccountID, error) {
 	out := map[identity.DeviceID]identity.AccountID{}
 	for _, m := range g.Roster() {
-		l, err := conversation.ReadLeaf(m.Node)
+		account, device, err := conversation.LeafOf(m.Node)
 		if err != nil {
 			return nil, err
 		}
-		out[l.Device] = l.Account
+		out[device] = account
 	}
 	return out, nil
 }

@@ -49,6 +49,7 @@ const (
 	ContactPending     = "pending"     // the handshake is under way
 	ContactEstablished = "established" // both sides have heard each other
 	ContactFailed      = "failed"      // the handshake came to nothing; Reason says why
+	ContactRequested   = "requested"   // they have opened an invite that asks: Decide about them
 )
 
 // Causes of a contact's reason: codes of problems (spec/api.md, section 4).
@@ -65,7 +66,7 @@ type Contact struct {
 	ID           string    `json:"id" doc:"account id; while a contact that was invited is pending, a provisional id"`
 	Name         string    `json:"name" doc:"what you call them; unique"`
 	Profile      string    `json:"profile,omitempty" doc:"what they call themselves"`
-	State        string    `json:"state" enum:"pending,established,failed"`
+	State        string    `json:"state" enum:"pending,established,failed,requested"`
 	Reason       string    `json:"reason,omitempty" doc:"why it failed, or what it waits for"`
 	Cause        string    `json:"cause,omitempty" enum:"gone,not_trusted,unreachable,invalid,exists" doc:"what is wrong, by the code of a problem; none while all goes well"`
 	Blocked      bool      `json:"blocked,omitempty"`

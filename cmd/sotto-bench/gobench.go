@@ -40,6 +40,14 @@ func goBench(pkg, name string) func(context.Context, *lab) (sample, error) {
 	}
 }
 
+// inMS is a measurement in microseconds, told in milliseconds.
+func inMS(round func(context.Context, *lab) (sample, error)) func(context.Context, *lab) (sample, error) {
+	return func(ctx context.Context, l *lab) (sample, error) {
+		s, err := round(ctx, l)
+		return sample{s.value / 1e3, s.floor / 1e3}, err
+	}
+}
+
 func goSample(metrics map[string]float64) (sample, error) {
 	value, floored := metrics["op-ns"]
 	if !floored {

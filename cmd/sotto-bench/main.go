@@ -1,6 +1,6 @@
 // Sotto-bench measures what stands in this checkout.
 //
-//	go run ./cmd/sotto-bench [--rounds N] [--json] [PREFIX …]
+//	go run ./cmd/sotto-bench [--rounds N] [--quick] [--json] [PREFIX …]
 //
 // It prints a table, or with --json the results as JSON, and writes them to
 // .bench/results.json: an array of objects, one for each name in the table.
@@ -39,6 +39,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -70,12 +71,16 @@ const defaultRounds = 5
 
 // run is main with its surroundings passed in, for tests. Results go into dir.
 func run(ctx context.Context, dir string, args []string, stdout, stderr io.Writer) int {
-	rounds, asJSON, called := defaultRounds, false, false
+	rounds, asJSON, quick, called := defaultRounds, false, false, false
 	root := &cobra.Command{
 		Use: "sotto-bench [PREFIX …]", Short: "measures what stands in this checkout",
 		SilenceUsage: true, SilenceErrors: true, CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE: func(_ *cobra.Command, prefixes []string) error {
-			chosen, err := choose(benchmarks, prefixes)
+			all := benchmarks
+			if !quick {
+				all = slices.Concat(benchmarks, long)
+			}
+			chosen, err := choose(all, prefixes)
 			if err != nil {
 				return err
 			}
@@ -98,6 +103,7 @@ func run(ctx context.Context, dir string, args []string, stdout, stderr io.Write
 		},
 	}
 	root.Flags().IntVar(&rounds, "rounds", rounds, "how often each name is measured")
+	root.Flags().BoolVar(&quick, "quick", false, "leave out what takes more than some seconds a round")
 	root.Flags().BoolVar(&asJSON, "json", false, "print JSON in place of the table")
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -40,7 +40,7 @@ func TestChoose(t *testing.T) {
 
 func TestNamesAreDistinct(t *testing.T) {
 	seen := map[string]bool{}
-	for _, b := range benchmarks {
+	for _, b := range slices.Concat(benchmarks, long) {
 		if seen[b.name] || b.unit == "" || b.what == "" || b.best != lower && b.best != higher {
 			t.Errorf("%q: a second time, or something is missing", b.name)
 		}
@@ -147,7 +147,7 @@ func TestEverything(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var stdout, stderr bytes.Buffer
-	if code := run(context.Background(), dir, []string{"--rounds", "1", "--json"}, &stdout, &stderr); code != 0 {
+	if code := run(context.Background(), dir, []string{"--rounds", "1", "--quick", "--json"}, &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
 	written, err := os.ReadFile(filepath.Join(dir, "results.json"))

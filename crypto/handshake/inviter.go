@@ -35,6 +35,9 @@ type InviteOptions struct {
 	Expires uint32            // minute
 	Relay   key.RelayPublic
 	Hints   [][]byte // of the relay: at most 8, of 255 bytes each and 512 in all
+	// Of a link to a group: its id and name. Such a link is opened by many.
+	Group     []byte
+	GroupName string
 	// SlotID names the slot of a read key at the relay (spec/relay.md, section 4).
 	SlotID func(read key.CapabilityPublic) [32]byte
 }
@@ -57,10 +60,13 @@ func NewInvite(o InviteOptions) (Link, []byte, *Inviter, error) {
 
 func (in *Inviter) invite(o InviteOptions, nonce [nonceSize]byte) (Link, []byte, error) {
 	l := Link{Kind: Invite, Expires: o.Expires, Relay: o.Relay, Hints: o.Hints, Secret: in.salt}
+	if o.Group != nil {
+		l.Kind = Group
+	}
 	if err := l.check(); err != nil {
 		return Link{}, nil, err
 	}
-	offer := &Offer{Expires: o.Expires, Log: o.Log, Device: o.Actor.Device, Handshake: in.static.Public(), KEM: in.kem.Public(), Inbox: o.Inbox, Ticket: o.Ticket, Name: o.Name}
+	offer := &Offer{Expires: o.Expires, Log: o.Log, Device: o.Actor.Device, Handshake: in.static.Public(), KEM: in.kem.Public(), Inbox: o.Inbox, Ticket: o.Ticket, Name: o.Name, Group: o.Group, GroupName: o.GroupName}
 	raw := offer.sign(o.Actor.Key)
 	offer, err := parseOffer(raw) // what we could not read nobody can
 	if err != nil {

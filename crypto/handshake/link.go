@@ -18,20 +18,25 @@ import (
 // The ways in which a text is no link that can be opened, each for the user to be
 // told apart.
 var (
-	ErrNotLink   = errors.New("this is not a Sotto link; one begins with sotto:i#")
-	ErrDamaged   = errors.New("the link is damaged: a part is missing or was changed; ask for it again and copy it whole")
-	ErrWrongKind = errors.New("this link is not an invite")
-	ErrNewer     = errors.New("the link was made by a newer version of Sotto; update and try again")
-	ErrExpired   = errors.New("the invite has expired; ask for a new one")
+	ErrNotLink      = errors.New("this is not a Sotto link; one begins with sotto:i#")
+	ErrDamaged      = errors.New("the link is damaged: a part is missing or was changed; ask for it again and copy it whole")
+	ErrWrongKind    = errors.New("this link is not an invite")
+	ErrNotGroupLink = errors.New("this link does not lead to a group")
+	ErrNewer        = errors.New("the link was made by a newer version of Sotto; update and try again")
+	ErrExpired      = errors.New("the invite has expired; ask for a new one")
 )
 
-// Invite is the kind of link that meets one person.
-const Invite uint8 = 1
+// The kinds of links.
+const (
+	Invite uint8 = 1 // meets one person
+	Group  uint8 = 2 // asks to be let into a group, as often as one likes
+)
 
 // The letters of the kinds of text, which are also in their checksums: one is never
 // taken for the other.
 const (
 	inviteLetter = 'i'
+	groupLetter  = 'g'
 	deviceLetter = 'd' // links a device of one's own account
 )
 
@@ -132,7 +137,12 @@ func checksum(letter byte, b []byte) []byte {
 var linkText = base64.RawURLEncoding.Strict()
 
 // Text returns the link as people hand it over. It holds the secret.
-func (l Link) Text() string { return toText(inviteLetter, codec.Write(l.fields)) }
+func (l Link) Text() string {
+	if l.Kind == Group {
+		return toText(groupLetter, codec.Write(l.fields))
+	}
+	return toText(inviteLetter, codec.Write(l.fields))
+}
 
 func toText(letter byte, b []byte) string {
 	return prefix(letter) + linkText.EncodeToString(append(b, checksum(letter, b)...))
@@ -147,6 +157,8 @@ func (l Link) String() string { return "an invite" }
 func ParseLink(text string) (Link, error) {
 	b, err := fromText(inviteLetter, text)
 	switch {
+	case errors.Is(err, ErrWrongKind) && strings.HasPrefix(strings.TrimSpace(text), prefix(groupLetter)):
+		return Link{}, fmt.Errorf("%w: it asks to be let into a group; open it with sotto group join", err)
 	case errors.Is(err, ErrWrongKind):
 		return Link{}, fmt.Errorf("%w: it links a device of one's own account; never open one that somebody else gave you", err)
 	case err != nil:
@@ -154,11 +166,28 @@ func ParseLink(text string) (Link, error) {
 	case b[1] != Invite:
 		return Link{}, fmt.Errorf("%w that this version knows", ErrWrongKind)
 	}
-	var l Link
+	return readLink(b)
+}
+
+func readLink(b []byte) (l Link, err error) {
 	if err := codec.Read(b, l.fields); err != nil {
 		return Link{}, ErrDamaged
 	}
 	return l, nil
+}
+
+// ParseGroupLink reads a link to a group, as ParseLink does an invite.
+func ParseGroupLink(text string) (Link, error) {
+	b, err := fromText(groupLetter, text)
+	switch {
+	case errors.Is(err, ErrWrongKind):
+		return Link{}, ErrNotGroupLink
+	case err != nil:
+		return Link{}, err
+	case b[1] != Group:
+		return Link{}, ErrNotGroupLink
+	}
+	return readLink(b)
 }
 
 // fromText returns what toText was given, at least version and kind.
@@ -166,7 +195,7 @@ func fromText(letter byte, text string) ([]byte, error) {
 	text = strings.TrimSpace(text)
 	rest, ok := strings.CutPrefix(text, prefix(letter))
 	if !ok {
-		for _, other := range []byte{inviteLetter, deviceLetter} {
+		for _, other := range []byte{inviteLetter, groupLetter, deviceLetter} {
 			if strings.HasPrefix(text, prefix(other)) {
 				return nil, ErrWrongKind
 			}

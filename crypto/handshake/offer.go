@@ -22,6 +22,8 @@ var ErrOffer = errors.New("the invite's offer does not hold")
 const (
 	offerVersion = 1
 	modeOneTime  = 1
+	modeGroup    = 2
+	maxGroupID   = 255
 	offerStep    = 4 << 10
 	maxOffer     = 15*offerStep - 4 // with its length and sealed it fits a slot of 64 KiB
 	maxTicket    = 255
@@ -40,6 +42,8 @@ type Offer struct {
 	Inbox     identity.InboxRef // where the request goes
 	Ticket    []byte            // lets the invitee create an inbox at the inviter's relay; may be empty
 	Name      string            // profile name of the inviter
+	Group     []byte            // the id of the group that the link leads to; nil in an invite
+	GroupName string            // likewise
 
 	hash [32]byte
 }
@@ -49,13 +53,20 @@ func (o *Offer) Hash() [32]byte { return o.hash }
 
 // sign returns the offer's bytes.
 func (o *Offer) sign(device key.DeviceSecret) []byte {
-	b := codec.AppendU8(codec.AppendU16(nil, offerVersion), modeOneTime)
+	mode := uint8(modeOneTime)
+	if o.Group != nil {
+		mode = modeGroup
+	}
+	b := codec.AppendU8(codec.AppendU16(nil, offerVersion), mode)
 	b = codec.AppendU32(b, o.Expires)
 	b = codec.AppendVec(b, o.Log.Append(nil))
 	b = append(b, o.Device[:]...)
 	b = append(o.Handshake.Append(b), o.KEM.Bytes()...)
 	b = o.Inbox.Append(b)
 	b = codec.AppendVec(codec.AppendVec(b, o.Ticket), o.Name)
+	if o.Group != nil {
+		b = codec.AppendVec(codec.AppendVec(b, o.Group), o.GroupName)
+	}
 	return append(b, device.Sign(offerLabel, b)...)
 }
 
@@ -68,8 +79,9 @@ func parseOffer(raw []byte) (*Offer, error) {
 	if v := r.U16(); r.Err() == nil && v != offerVersion {
 		r.Fail("version %d", v)
 	}
-	if m := r.U8(); r.Err() == nil && m != modeOneTime {
-		r.Fail("mode %d", m)
+	mode := r.U8()
+	if r.Err() == nil && mode != modeOneTime && mode != modeGroup {
+		r.Fail("mode %d", mode)
 	}
 	o := &Offer{Expires: r.U32(), hash: sha256.Sum256(raw)}
 	log := r.Vec(maxOffer)
@@ -78,6 +90,12 @@ func parseOffer(raw []byte) (*Offer, error) {
 	o.Inbox = identity.ReadInboxRef(r)
 	o.Ticket = r.Vec(maxTicket)
 	o.Name = string(r.Vec(maxName))
+	if mode == modeGroup {
+		if o.Group = r.Vec(maxGroupID); len(o.Group) == 0 {
+			r.Fail("a link to no group")
+		}
+		o.GroupName = string(r.Vec(maxName))
+	}
 	signed := len(raw) - r.Len()
 	sig := r.Bytes(key.SignatureSize)
 	if err := r.Done(); err != nil {
@@ -95,6 +113,11 @@ func parseOffer(raw []byte) (*Offer, error) {
 	}
 	if err := identity.CheckName(o.Name); err != nil {
 		return nil, err
+	}
+	if o.Group != nil {
+		if err := identity.CheckName(o.GroupName); err != nil {
+			return nil, err
+		}
 	}
 	cert, state := o.Log.Device(o.Device)
 	switch {
@@ -162,6 +185,9 @@ func (l Link) openOffer(slot [32]byte, sealed []byte) (*Offer, error) {
 	}
 	if o.Expires != l.Expires {
 		return nil, errors.New("it expires at another time than the link says")
+	}
+	if (o.Group != nil) != (l.Kind == Group) {
+		return nil, errors.New("it is for another kind of link")
 	}
 	return o, nil
 }

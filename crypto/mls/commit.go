@@ -222,8 +222,8 @@ type CommitOptions struct {
 	// Public makes a PublicMessage, which shows the relay what changes.
 	Public bool
 
-	AuthenticatedData []byte
-	PSK               PSKs
+	AuthenticatedData []byte // not encrypted; everyone who reads the commit sees that it is the committer's
+	PSK               PSKs   // the keys of PreSharedKey proposals
 
 	// Resumes is the group that this one, by its first commit, continues: if it was
 	// ended by a ReInit proposal this is the group announced by that, else a
@@ -350,12 +350,12 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 	}
 	content := &authenticatedContent{wire: wirePrivateMessage, content: framedContent{
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: me,
-		authData: o.AuthenticatedData, kind: ContentCommit, body: body.encode(nil),
+		authData: o.AuthenticatedData, kind: ContentCommit,
 	}}
 	if o.Public {
 		content.wire = wirePublicMessage
 	}
-	if err := content.sign(s, g.config.Signer, e.encoded); err != nil {
+	if err := content.signCommit(s, g.config.Signer, e.encoded, body); err != nil {
 		return nil, err
 	}
 	next, encryption, joiner, ks, err := t.finish(content, true, e.secrets.init, psks)

@@ -22,6 +22,11 @@
 //	g = next                // only now
 //	send(msg)               // and only now
 //
+// A device begins with a [Config] and a [NewKeyPackage], which it hands out, or with a
+// [NewGroup]. A member adds it by [Group.Commit], and it comes in by [Join]; a device that
+// nobody adds comes in by [JoinExternal]. What then arrives goes to [Group.Process], after a
+// [Peek] at which group it is for. The examples show each of these.
+//
 // # What must be durable
 //
 // What [Group.Changes] returns must be durable, all of it or none, before the
@@ -66,6 +71,16 @@
 // comes too late; after [ErrUnknownProposal] and [ErrMissingPSK] it may be processed
 // again once what it lacks is there. All others are final for these bytes. No error
 // leaves a group changed.
+//
+// # What it costs
+//
+// To send or read a message takes a signature or its check, the derivation of its keys and
+// two AEAD operations, and a tenth at most besides, in a group of any size and with the
+// state written each time; it leaves six objects to the garbage collector, if Retire is
+// called. A commit with a path takes an encryption for each node beside it, and its reader a
+// decryption, and both the keys above: in a group of 1,000 whose members renew their keys,
+// some ten. Who joins checks the signatures of all leaves. Figures, also of other
+// implementations, are in spec/mls-figures.md.
 //
 // # What is not here
 //

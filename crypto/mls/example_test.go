@@ -212,14 +212,73 @@ func ExampleReceived_Signed() {
 	// she said something else: false
 }
 
+// Who comes in by a welcome sees who made it, and may not want to be there.
+func ExampleJoin() {
+	anaConfig, anaName := newDevice("ana")
+	benConfig, benName := newDevice("ben")
+	month := mls.Lifetime{NotBefore: uint64(time.Now().Unix()) - 3600, NotAfter: uint64(time.Now().Unix()) + 30*24*3600}
+	bundle, err := mls.NewKeyPackage(mls.KeyPackageOptions{Suite: mls.XWing, Signer: benConfig.Signer, Credential: benName, Lifetime: month})
+	check(err)
+	stored := bundle.Marshal() // before the key package is handed out
+
+	ana, err := mls.NewGroup(anaConfig, mls.GroupOptions{Suite: mls.XWing, Credential: anaName})
+	check(err)
+	received, err := mls.ParseKeyPackage(bundle.KeyPackage().Marshal())
+	check(err)
+	staged, err := ana.Commit(&mls.CommitOptions{Proposals: []mls.Proposal{mls.Add{KeyPackage: received}}, Now: uint64(time.Now().Unix())})
+	check(err)
+
+	bundle, err = mls.ParseKeyPackageBundle(stored)
+	check(err)
+	refs, err := mls.WelcomeRefs(staged.Welcome())
+	check(err)
+	fmt.Println("for this bundle:", len(refs) == 1 && bytes.Equal(refs[0], bundle.Ref()))
+	ben, by, err := mls.Join(benConfig, staged.Welcome(), bundle, nil)
+	check(err)
+	inviter, _ := ben.Member(by)
+	fmt.Printf("invited by %s\n", inviter.Credential.Identity)
+	// Output:
+	// for this bundle: true
+	// invited by ana
+}
+
+// A member cannot remove itself: it proposes that, and another commits it.
+func ExampleGroup_Propose() {
+	ana, ben, _, _ := newPair()
+	leave, err := ben.Propose(mls.Remove{Removed: ben.OwnLeaf()}, nil)
+	check(err)
+	got, err := ana.Process(leave, nil)
+	check(err)
+	fmt.Printf("%s asks for a proposal of type %d\n", got.SenderNode.Credential.Identity, got.Proposal.Type())
+
+	_, err = ana.Encrypt([]byte("still there?"), nil)
+	fmt.Println("first the commit:", errors.Is(err, mls.ErrPendingProposals))
+	staged, err := ana.Commit(nil) // of what is pending
+	check(err)
+	ana, err = staged.Merge(ana)
+	check(err)
+	fmt.Println(len(ana.Roster()), "member")
+	// Output:
+	// ben asks for a proposal of type 3
+	// first the commit: true
+	// 1 member
+}
+
 // A device that lost its state comes back in its old place, by a commit of its own.
 func ExampleJoinExternal() {
 	ana, ben, _, _ := newPair()
-	old := ben.OwnLeaf()
 	benConfig, benName := newDevice("ben") // with another key
 
 	info, err := ana.GroupInfo(true)
 	check(err)
+	seen, err := mls.ParseGroupInfo(info, nil)
+	check(err)
+	var old mls.LeafIndex
+	for _, m := range seen.Roster {
+		if bytes.Equal(m.Node.Credential.Identity, benName.Identity) {
+			old = m.Leaf
+		}
+	}
 	staged, err := mls.JoinExternal(benConfig, info, mls.ExternalJoinOptions{Credential: benName, Replaces: &old})
 	check(err)
 	got, err := ana.Process(staged.Message(), nil)

@@ -92,18 +92,36 @@ func (g *Group) GroupInfo(withTree bool) ([]byte, error) {
 	return info.encode(appendMessageHeader(nil, wireGroupInfo)), nil
 }
 
-// PeekGroupInfo reads the context in a group info, an MLSMessage, without verifying
-// it: for instance to see of which suite one's signer must be.
-func PeekGroupInfo(info []byte) (GroupContext, error) {
+// GroupInfo is what a group info says of its group. [Group.GroupInfo] makes one.
+type GroupInfo struct {
+	Context    GroupContext
+	Extensions Extensions // of the group info itself
+	Signer     LeafIndex  // the member who made it
+	Roster     []Member   // nil if the tree is neither in it nor given
+}
+
+// ParseGroupInfo reads a group info, an MLSMessage, to see of which suite one's signer must
+// be, who is a member, or whom to replace. ratchetTree is the tree, if the group info may
+// not carry it, or nil. It verifies nothing, which [JoinExternal] does, and keeps no part
+// of either.
+func ParseGroupInfo(info, ratchetTree []byte) (*GroupInfo, error) {
 	r, err := readMessageOf(bytes.Clone(info), wireGroupInfo)
 	if err != nil {
-		return GroupContext{}, err
+		return nil, err
 	}
 	i := decodeGroupInfo(r)
 	if err := r.Done(); err != nil {
-		return GroupContext{}, fmt.Errorf("read group info: %w", err)
+		return nil, fmt.Errorf("read group info: %w", err)
 	}
-	return i.context, nil
+	out := &GroupInfo{Context: i.context, Extensions: i.extensions, Signer: i.signer}
+	if encoded := i.encodedTree(ratchetTree); encoded != nil {
+		tree, err := parseTree(nil, encoded)
+		if err != nil {
+			return nil, err
+		}
+		out.Roster = tree.roster()
+	}
+	return out, nil
 }
 
 // ExternalJoinOptions says how a device joins by itself.
@@ -224,9 +242,9 @@ func joinExternal(c Config, msg []byte, o ExternalJoinOptions) (*Staged, error) 
 	}
 	content := &authenticatedContent{wire: wirePublicMessage, content: framedContent{
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: me,
-		authData: bytes.Clone(o.AuthenticatedData), kind: ContentCommit, body: body.encode(nil),
+		authData: bytes.Clone(o.AuthenticatedData), kind: ContentCommit,
 	}}
-	if err := content.sign(s, c.Signer, e.encoded); err != nil {
+	if err := content.signCommit(s, c.Signer, e.encoded, body); err != nil {
 		return nil, err
 	}
 	next, encryption, joiner, ks, err := t.finish(content, true, initSecret, psks)

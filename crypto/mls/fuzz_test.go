@@ -240,6 +240,9 @@ func FuzzGroupInfo(f *testing.F) {
 		if _, err := JoinExternal(w.config, b, ExternalJoinOptions{Credential: BasicCredential(nil)}); err != nil && !expected(err) {
 			t.Errorf("an error of no kind: %v", err)
 		}
+		if _, err := ParseGroupInfo(b, nil); err != nil && !expected(err) {
+			t.Errorf("an error of no kind: %v", err)
+		}
 		if len(b) > messageHeaderLen {
 			r := codec.NewReader(b[messageHeaderLen:])
 			v := decodeGroupInfo(r)

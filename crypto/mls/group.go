@@ -329,7 +329,8 @@ func (g *Group) Format(w fmt.State, verb rune) { io.WriteString(w, g.String()) }
 // LogValue implements [slog.LogValuer].
 func (g *Group) LogValue() slog.Value { return slog.StringValue(g.String()) }
 
-// Encrypt makes an application message (a PrivateMessage in an MLSMessage). It
+// Encrypt makes an application message (a PrivateMessage in an MLSMessage).
+// authenticatedData is not encrypted, and the reader sees that it is the sender's. Encrypt
 // changes the group: Changes must be durable before the message leaves the
 // device. On an error the group is as it was. It returns ErrPendingProposals and
 // ErrReInit where RFC 9420 forbids to send.

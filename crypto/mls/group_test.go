@@ -1392,8 +1392,22 @@ func TestExternalJoin(t *testing.T) {
 			t.Helper()
 			info, err := from.g.GroupInfo(withTree)
 			from.check(err)
-			if c, err := PeekGroupInfo(info); err != nil || c.Suite != from.g.Suite() || c.Epoch != from.g.Epoch() {
-				t.Errorf("PeekGroupInfo = %v, %v", c, err)
+			var tree []byte
+			if !withTree {
+				if seen, err := ParseGroupInfo(info, nil); err != nil || seen.Roster != nil {
+					t.Errorf("ParseGroupInfo without the tree = %v, %v", seen, err)
+				}
+				tree = from.g.RatchetTree()
+			}
+			seen, err := ParseGroupInfo(info, tree)
+			from.check(err)
+			if !bytes.Equal(seen.Context.encode(nil), from.g.cur.encoded) || seen.Signer != from.g.OwnLeaf() || len(seen.Roster) != len(from.g.Roster()) {
+				t.Errorf("ParseGroupInfo = %v", seen)
+			}
+			for i, m := range from.g.Roster() {
+				if got := seen.Roster[i]; got.Leaf != m.Leaf || !got.Node.same(m.Node) {
+					t.Errorf("ParseGroupInfo shows leaf %d as %v", m.Leaf, got)
+				}
 			}
 			if !withTree {
 				o.RatchetTree = from.g.RatchetTree()

@@ -135,7 +135,7 @@ type KeyPackageOptions struct {
 	Suite      Suite
 	Signer     crypto.Signer // the device's signature key, of the suite's algorithm
 	Credential Credential
-	Lifetime   Lifetime
+	Lifetime   Lifetime // the zero value has passed for who checks it, see CommitOptions.Now
 
 	// Capabilities defaults to DefaultCapabilities of the suite and of the types of
 	// the extensions below.

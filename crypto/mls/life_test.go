@@ -160,6 +160,7 @@ func TestLife(t *testing.T) {
 			id = XWing
 		}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			l := &life{t: t, rand: mrand.New(mrand.NewPCG(seed, 0)), suite: id, mail: make(map[*device][]letter)}
 			first := l.newDevice()
 			first.create()

@@ -625,6 +625,7 @@ func TestLongLife(t *testing.T) {
 		steps int
 	}{{X25519AES128, steps}, {XWing, steps / 10}} {
 		t.Run(tt.suite.String(), func(t *testing.T) {
+			t.Parallel()
 			l := &longLife{
 				t: t, seed: seed, rand: mrand.New(mrand.NewPCG(seed, 0x11fe)), suite: tt.suite,
 				did: make(map[string]int), epochs: make(map[uint64]*lifeEpoch), invited: make(map[string]*lifeMember),

@@ -235,7 +235,7 @@ func makeState(t *testing.T, id Suite, name string) {
 // and written again as it was.
 func TestStoredFormsAreCanonical(t *testing.T) {
 	v := loadState(t, stateVectors[0])
-	config := v.config("ana")
+	config, bens := v.config("ana"), v.config("ben")
 	stored := dump(v.load(t, "ben"))
 	read := func(name string, b []byte) (again []byte, err error) {
 		switch name {
@@ -258,7 +258,7 @@ func TestStoredFormsAreCanonical(t *testing.T) {
 				all = append(all, Record{[]byte(n), value})
 			}
 		}
-		g, err := LoadGroup(v.config("ben"), all)
+		g, err := LoadGroup(bens, all)
 		if err != nil {
 			return nil, err
 		}

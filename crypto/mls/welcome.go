@@ -47,20 +47,34 @@ func (e *epoch) groupInfo(signer crypto.Signer, extensions Extensions) (*groupIn
 	return i, nil
 }
 
-// ratchetTree returns the tree of i, from i itself or from outside, after
-// verifying everything in it and the signature of i (Section 12.4.3.1).
-func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTree, error) {
-	encoded, inside := i.extensions.Get(ExtensionRatchetTree)
-	if !inside {
-		encoded = bytes.Clone(outside)
+// encodedTree returns the tree in i, or else a copy of that from outside.
+func (i *groupInfo) encodedTree(outside []byte) []byte {
+	if encoded, inside := i.extensions.Get(ExtensionRatchetTree); inside {
+		return encoded
 	}
-	if encoded == nil {
-		return nil, fmt.Errorf("%w: group info without the tree", ErrInvalid)
-	}
+	return bytes.Clone(outside)
+}
+
+// parseTree reads a ratchet_tree structure, of which the tree keeps parts.
+func parseTree(s *suite, encoded []byte) (*ratchetTree, error) {
 	r := codec.NewReader(encoded)
 	tree := decodeTree(s, r)
 	if err := r.Done(); err != nil {
 		return nil, fmt.Errorf("read tree: %w", err)
+	}
+	return tree, nil
+}
+
+// ratchetTree returns the tree of i, from i itself or from outside, after
+// verifying everything in it and the signature of i (Section 12.4.3.1).
+func (i *groupInfo) ratchetTree(s *suite, outside []byte, c *Config) (*ratchetTree, error) {
+	encoded := i.encodedTree(outside)
+	if encoded == nil {
+		return nil, fmt.Errorf("%w: group info without the tree", ErrInvalid)
+	}
+	tree, err := parseTree(s, encoded)
+	if err != nil {
+		return nil, err
 	}
 	tree.hashLeaves()
 	if !bytes.Equal(tree.rootHash(), i.context.TreeHash) {

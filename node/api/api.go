@@ -53,6 +53,8 @@ type Node interface {
 	Contact(ctx context.Context, ref string) (node.Contact, error)
 	Rename(ctx context.Context, ref, name string) (node.Contact, error)
 	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
+	// Decide makes a contact of who asks to be one, or forgets them. They are not told.
+	Decide(ctx context.Context, ref string, accept bool) (node.Contact, error)
 	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
 	// Unverify takes SetVerified back.
 	Unverify(ctx context.Context, ref string) (node.SafetyNumber, error)

@@ -385,6 +385,7 @@ func TestEveryMethodFails(t *testing.T) {
 		"Contact":       func() error { _, err := c.Contact(ctx, "Bob"); return err },
 		"Rename":        func() error { _, err := c.Rename(ctx, "Bob", "Rob"); return err },
 		"Block":         func() error { _, err := c.Block(ctx, "Bob", true); return err },
+		"Decide":        func() error { _, err := c.Decide(ctx, "Bob", true); return err },
 		"SafetyNumber":  func() error { _, err := c.SafetyNumber(ctx, "Bob"); return err },
 		"Report":        func() error { _, err := c.Report(ctx, "Bob", []string{"x"}, ""); return err },
 		"Unverify":      func() error { _, err := c.Unverify(ctx, "Bob"); return err },

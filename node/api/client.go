@@ -201,7 +201,7 @@ func (c *Client) Status(ctx context.Context) (node.Status, error) {
 
 // Invite makes a link.
 func (c *Client) Invite(ctx context.Context, o InviteOptions) (out node.Invite, err error) {
-	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name}, &out)
+	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name, o.Ask}, &out)
 }
 
 // Invites returns the invites that can still be used.
@@ -243,6 +243,11 @@ func (c *Client) Rename(ctx context.Context, ref, name string) (node.Contact, er
 // Block blocks a contact, or no longer.
 func (c *Client) Block(ctx context.Context, ref string, blocked bool) (node.Contact, error) {
 	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/blocked", ref, blockedBody{blocked})
+}
+
+// Decide accepts or declines who asks to be a contact.
+func (c *Client) Decide(ctx context.Context, ref string, accept bool) (node.Contact, error) {
+	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/accepted", ref, acceptedBody{accept})
 }
 
 // SafetyNumber returns what two people compare.

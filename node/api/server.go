@@ -219,6 +219,7 @@ type (
 	inviteBody struct {
 		Expires int64  `json:"expires_in,omitempty" minimum:"0" maximum:"31622400" doc:"seconds; 0 means the node's default"`
 		Name    string `json:"name,omitempty" doc:"what to call who opens it"`
+		Ask     bool   `json:"ask,omitempty" doc:"whoever opens it is a request first, about which you decide"`
 	}
 	acceptBody struct {
 		Link string `json:"link"`
@@ -226,6 +227,9 @@ type (
 	}
 	nameBody struct {
 		Name string `json:"name"`
+	}
+	acceptedBody struct {
+		Accepted bool `json:"accepted"`
 	}
 	blockedBody struct {
 		Blocked bool `json:"blocked"`
@@ -259,7 +263,7 @@ func (s *Server) routes() {
 
 	route(s, http.MethodPost, "/v1/invites", "invite", "Make a link",
 		func(ctx context.Context, in *struct{ Body inviteBody }) (node.Invite, error) {
-			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name})
+			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name, Ask: in.Body.Ask})
 		})
 	route(s, http.MethodGet, "/v1/invites", "invites", "Invites that can still be used",
 		func(ctx context.Context, _ *none) (invites, error) {
@@ -291,6 +295,10 @@ func (s *Server) routes() {
 	route(s, http.MethodPut, "/v1/contacts/{ref}/blocked", "block", "Block a contact, or no longer",
 		func(ctx context.Context, in *refBody[blockedBody]) (node.Contact, error) {
 			return n.Block(ctx, in.Ref, in.Body.Blocked)
+		})
+	route(s, http.MethodPut, "/v1/contacts/{ref}/accepted", "decide", "Accept or decline who asks to be a contact",
+		func(ctx context.Context, in *refBody[acceptedBody]) (node.Contact, error) {
+			return n.Decide(ctx, in.Ref, in.Body.Accepted)
 		})
 	route(s, http.MethodGet, "/v1/contacts/{ref}/safety-number", "safety-number", "What two people compare",
 		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.SafetyNumber(ctx, in.Ref) })

@@ -19,10 +19,12 @@ import (
 	"sotto/node"
 	"sotto/relay/access"
 	"sotto/relay/mailbox"
+	"sotto/relay/mailbox/badgerbox"
 	"sotto/relay/mailbox/membox"
 	"sotto/relay/relaytest"
 	"sotto/relay/server"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 	"sotto/storage/blob/memblob"
 	"sotto/storage/kv"
 	"sotto/storage/vault"
@@ -30,20 +32,22 @@ import (
 
 // World holds relays by their keys.
 type World struct {
-	t *testing.T
+	t    testing.TB
+	disk bool // homes are on disk
 
 	mu     sync.Mutex // guards the following field
 	relays map[key.RelayPublic]*Relay
 }
 
 // New makes an empty world.
-func New(t *testing.T) *World { return &World{t: t, relays: map[key.RelayPublic]*Relay{}} }
+func New(t testing.TB) *World { return &World{t: t, relays: map[key.RelayPublic]*Relay{}} }
 
 // Relay is a relay that can be stopped and started; what it stores stays.
 type Relay struct {
 	Address wire.Address
 	Store   *membox.Store
-	Blobs   *memblob.Store
+	Blobs   blob.Store
+	durable *badgerbox.Store // in place of Store, where what a disk takes is to be measured
 	key     key.RelaySecret
 	tickets *access.Tickets
 
@@ -110,11 +114,14 @@ func (r *Relay) serve(s mailbox.Store, slots mailbox.Slots) *server.Server {
 func (r *Relay) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.evil != nil {
+	switch {
+	case r.evil != nil:
 		r.srv = r.serve(r.evil, r.evil)
-		return
+	case r.durable != nil:
+		r.srv = r.serve(r.durable, r.durable)
+	default:
+		r.srv = r.serve(r.Store, r.Store)
 	}
-	r.srv = r.serve(r.Store, r.Store)
 }
 
 // Stop ends a relay and every connection to it.
@@ -209,7 +216,8 @@ func (w *World) Person(name string, r *Relay) *Person {
 // made to fail, so the disk's flushes show nothing and take most of the time.
 func (w *World) folder() string {
 	dir, err := os.MkdirTemp("/dev/shm", "sotto-*")
-	if err != nil {
+	if err != nil || w.disk {
+		os.Remove(dir)
 		return w.t.TempDir()
 	}
 	w.t.Cleanup(func() { os.RemoveAll(dir) })

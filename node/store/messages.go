@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/hex"
 	"errors"
+	"iter"
 	"strings"
 	"time"
 
@@ -518,7 +519,6 @@ const (
 	ownRead  = "read"
 	ownDraft = "draft"
 	ownMute  = "mute"
-	ownOwed  = "owed"
 	ownStar  = "star/" // and the message's id
 )
 
@@ -640,26 +640,60 @@ func (t *Tx) Stars(group []byte) (out [][32]byte, err error) {
 	return out, nil
 }
 
-// Owed is what this device will acknowledge in a conversation.
-type Owed struct {
-	Delivered, Read [][32]byte
+// What is owed for a message.
+const (
+	OwedDelivered = "owed/d/" // and the message's id
+	OwedRead      = "owed/r/"
+	owed          = "owed/"
+)
+
+// AddOwed notes that a message is to be acknowledged.
+func (t *Tx) AddOwed(group []byte, what string, id [32]byte) error {
+	return t.tx.Put(ownRef(group, what+string(id[:])), plain, []byte{recordVersion})
 }
 
-func (o *Owed) fields(f *codec.Fields) {
-	for _, l := range []*[][32]byte{&o.Delivered, &o.Read} {
-		codec.List(f, big, most, l, func(id *[32]byte, f *codec.Fields) { f.Array(id[:]) })
-	}
+// DeleteOwed forgets that.
+func (t *Tx) DeleteOwed(group []byte, what string, id [32]byte) error {
+	return t.tx.Delete(ownRef(group, what+string(id[:])))
 }
 
-// Owed returns what will be acknowledged.
-func (t *Tx) Owed(group []byte) (Owed, error) { return absent(load[Owed](t, ownRef(group, ownOwed))) }
-
-// PutOwed writes it.
-func (t *Tx) PutOwed(group []byte, o *Owed) error {
-	if len(o.Delivered)+len(o.Read) == 0 {
-		return t.tx.Delete(ownRef(group, ownOwed))
+// Owed returns for which messages something is owed, at most so many.
+func (t *Tx) Owed(group []byte, what string, limit int) (out [][32]byte, err error) {
+	for o, err := range t.tx.Orders(tOwn, string(group), what, false) {
+		if err != nil {
+			return nil, err
+		}
+		id, ok := strings.CutPrefix(o, what)
+		if !ok || len(out) == limit {
+			break
+		}
+		out = append(out, [32]byte([]byte(id)))
 	}
-	return t.put(ownRef(group, ownOwed), plain, o)
+	return out, nil
+}
+
+// Owes reports whether anything is owed in a conversation.
+func (t *Tx) Owes(group []byte) (bool, error) {
+	for o, err := range t.tx.Orders(tOwn, string(group), owed, false) {
+		return err == nil && strings.HasPrefix(o, owed), err
+	}
+	return false, nil
+}
+
+// MessagesBehind goes over the messages that stand behind a place of the mailbox, in
+// their order; those that have no place yet come last.
+func (t *Tx) MessagesBehind(group []byte, seq uint64) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for r, err := range t.tx.Range(tMessage, string(group), vault.U64(seq+1), false) {
+			var m Message
+			if err == nil {
+				err = decode(r.Value, &m)
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
 }
 
 // What is due at a time.

@@ -141,6 +141,7 @@ const (
 	InviteAnswered uint8 = 2 // its secrets are gone
 	InviteRevoked  uint8 = 3
 	InviteExpired  uint8 = 4
+	InviteAsked    uint8 = 5 // somebody has opened it, and the user is to decide about them
 )
 
 // Invite is a link that this node made, under the hash of its offer.
@@ -158,8 +159,10 @@ type Invite struct {
 	Name      string // what to call who opens it; may be empty
 	State     uint8
 	Request   [32]byte // hash of the message 1 that was answered
-	Contact   [32]byte // account that it was answered to
+	Contact   [32]byte // account that it was answered to, or that asks
 	Created   time.Time
+	Ask       bool   // the user decides who becomes a contact
+	Asked     []byte // of InviteAsked: the request that waits
 }
 
 func (i *Invite) fields(f *codec.Fields) {
@@ -178,6 +181,8 @@ func (i *Invite) fields(f *codec.Fields) {
 	f.Array(i.Request[:])
 	f.Array(i.Contact[:])
 	moment(f, &i.Created)
+	f.Flag(&i.Ask)
+	blob(f, &i.Asked)
 }
 
 // The steps of an Acceptance.
@@ -250,6 +255,7 @@ const (
 	ContactPending     uint8 = 1
 	ContactEstablished uint8 = 2
 	ContactFailed      uint8 = 3
+	ContactRequested   uint8 = 4 // they ask, and the user is to decide
 )
 
 // Contact is an account that this one has met.
@@ -374,6 +380,9 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+	ChangeIdle     uint8 = 7 // remove the leaves if they are still idle
+	ChangePicture  uint8 = 8 // to Picture
+	ChangePolicy   uint8 = 9 // of a Role: its Right is On, or not
 
 	ChangeTimer uint8 = 40 // messages disappear after the minutes in Text
 )
@@ -386,6 +395,10 @@ type Change struct {
 	Role     uint8
 	Text     string
 	Packages [][]byte // of ChangeAdd: set aside for it
+	Leaves   []LeafKey
+	Picture  []byte
+	Right    uint32
+	On       bool
 }
 
 func (c *Change) fields(f *codec.Fields) {
@@ -395,6 +408,10 @@ func (c *Change) fields(f *codec.Fields) {
 	f.U8(&c.Role)
 	text(f, &c.Text)
 	blobs(f, &c.Packages)
+	codec.List(f, big, most, &c.Leaves, func(k *LeafKey, f *codec.Fields) { f.Array(k[:]) })
+	blob(f, &c.Picture)
+	f.U32(&c.Right)
+	f.Flag(&c.On)
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -426,6 +443,29 @@ type Outgoing struct {
 	Epoch    uint64   // whose append key it takes
 	Message  [32]byte // id of the message, zero for a commit
 	Envelope [32]byte // hash of the MLS message inside
+	Spills   []Spill  // of a commit: what is to be stored before it
+}
+
+// What a Spill holds, of the staged commit.
+const (
+	SpillCommit     uint8 = 1
+	SpillInvitation uint8 = 2
+)
+
+// Spill is a part of a staged commit that goes into blobs. These are made again from
+// what is staged.
+type Spill struct {
+	What    uint8
+	Seed    [32]byte // of envelope.Spill
+	Owner   []byte   // seed of the key that may delete the blobs
+	Spilled []byte   // an envelope.Spilled
+}
+
+func (s *Spill) fields(f *codec.Fields) {
+	f.U8(&s.What)
+	f.Array(s.Seed[:])
+	blob(f, &s.Owner)
+	blob(f, &s.Spilled)
 }
 
 func (o *Outgoing) fields(f *codec.Fields) {
@@ -439,6 +479,35 @@ func (o *Outgoing) fields(f *codec.Fields) {
 	f.U64(&o.Epoch)
 	f.Array(o.Message[:])
 	f.Array(o.Envelope[:])
+	codec.List(f, big, 2, &o.Spills, (*Spill).fields)
+}
+
+// Garbage is a blob of ours that nobody needs.
+type Garbage struct {
+	Relay string
+	Blob  [32]byte
+	Owner []byte // seed
+}
+
+func (g *Garbage) fields(f *codec.Fields) {
+	text(f, &g.Relay)
+	f.Array(g.Blob[:])
+	blob(f, &g.Owner)
+}
+
+// Invited is a welcome whose invitation is still at a relay.
+type Invited struct {
+	ID     [32]byte // hash of the letter
+	Letter []byte
+	Reason string // why it is still there; empty if nothing has failed
+	Since  time.Time
+}
+
+func (i *Invited) fields(f *codec.Fields) {
+	f.Array(i.ID[:])
+	blob(f, &i.Letter)
+	text(f, &i.Reason)
+	moment(f, &i.Since)
 }
 
 // The states of a Message.
@@ -477,6 +546,9 @@ const (
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8
+	ToldIdle      uint8 = 9 // removed since its keys had not been renewed for long
+	ToldPicture   uint8 = 10
+	ToldPolicy    uint8 = 11
 
 	ToldTimer uint8 = 40 // Value is the minutes after which messages disappear, 0 if they stay
 )
@@ -510,7 +582,6 @@ type Message struct {
 	Until     time.Time // when it disappears; zero while that is not known
 	Options   []string  // of KindPoll; Text is the question
 	Multiple  bool      // of KindPoll
-	Owed      uint8     // receipts that were or will be sent for it
 	Proof     *Proof    // of another's; nil if there is none
 }
 
@@ -531,13 +602,10 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.Signature)
 }
 
-// Who deleted a Message for all, and which receipts are sent.
+// Who deleted a Message for all.
 const (
 	DeletedByAuthor uint8 = 1
 	DeletedByAdmin  uint8 = 2
-
-	OwedDelivered uint8 = 1
-	OwedRead      uint8 = 2
 )
 
 func (m *Message) fields(f *codec.Fields) {
@@ -571,7 +639,6 @@ func (m *Message) fields(f *codec.Fields) {
 	moment(f, &m.Until)
 	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
 	f.Flag(&m.Multiple)
-	f.U8(&m.Owed)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"sotto/crypto/mls"
 	"sotto/storage/vault"
@@ -46,6 +47,9 @@ const (
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
 	tChange       vault.Table = 19 // by conversation: what the user wants changed
 	tName         vault.Table = 20 // by conversation: what members call themselves
+	tGarbage      vault.Table = 30 // blobs of ours that nobody needs
+	tInvited      vault.Table = 31 // welcomes whose invitation is still at a relay
+	tRenewed      vault.Table = 32 // by conversation: when a device last renewed its keys
 	tContext      vault.Table = 56 // by conversation: the group contexts that messages were signed in
 	tCredential   vault.Table = 57 // by conversation: of those who said something
 )
@@ -216,7 +220,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 
 // ForgetGroup removes the cryptographic side of a conversation: its history stays.
 func (t *Tx) ForgetGroup(group []byte) error {
-	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange); err != nil {
+	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange, tRenewed); err != nil {
 		return err
 	}
 	return t.dropBuckets(vault.MLS, group)
@@ -389,23 +393,97 @@ func (t *Tx) ForgetEpoch(group []byte, epoch uint64) error {
 	return t.tx.DropBucket(epochBucket(group, epoch))
 }
 
+// stagedPiece is how much of a staged commit one record holds: that of a large group is
+// more than a record may be.
+const stagedPiece = 512 << 10
+
 // PutStaged writes the staged commit of ours, with its secrets; nil removes it.
 func (t *Tx) PutStaged(group, staged []byte) error {
-	r := vault.Ref{Table: tStaged, Partition: string(group)}
-	if staged == nil {
-		return t.tx.Delete(r)
+	if err := t.clear(group, tStaged); err != nil {
+		return err
 	}
-	return t.tx.Put(r, epochBucket(group, currentBucket), staged)
+	for i := uint64(0); len(staged) > 0; i++ {
+		n := min(len(staged), stagedPiece)
+		if err := t.tx.Put(vault.Ref{Table: tStaged, Partition: string(group), Order: vault.U64(i)}, epochBucket(group, currentBucket), staged[:n]); err != nil {
+			return err
+		}
+		staged = staged[n:]
+	}
+	return nil
 }
 
 // Staged returns it, or nil if there is none.
-func (t *Tx) Staged(group []byte) ([]byte, error) {
-	b, err := t.tx.Get(vault.Ref{Table: tStaged, Partition: string(group)})
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil, nil
+func (t *Tx) Staged(group []byte) (staged []byte, err error) {
+	for r, err := range t.tx.Range(tStaged, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		staged = append(staged, r.Value...)
 	}
-	return b, err
+	return staged, nil
 }
+
+// LeafKey names a leaf of a group: account and device.
+type LeafKey [48]byte
+
+func renewedRef(group []byte, k LeafKey) vault.Ref {
+	return vault.Ref{Table: tRenewed, Partition: string(group), Order: string(k[:])}
+}
+
+// PutRenewed notes when a device renewed its keys.
+func (t *Tx) PutRenewed(group []byte, k LeafKey, at time.Time) error {
+	return t.tx.Put(renewedRef(group, k), plain, []byte(vault.U64(uint64(at.UnixMilli()))))
+}
+
+// DeleteRenewed forgets it.
+func (t *Tx) DeleteRenewed(group []byte, k LeafKey) error { return t.tx.Delete(renewedRef(group, k)) }
+
+// Renewed returns when the devices of a group renewed their keys, as far as that was noted.
+func (t *Tx) Renewed(group []byte) (map[LeafKey]time.Time, error) {
+	out := map[LeafKey]time.Time{}
+	for r, err := range t.tx.Range(tRenewed, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		ms, ok := vault.Number(string(r.Value))
+		if !ok || len(r.Order) != len(LeafKey{}) {
+			return nil, fmt.Errorf("when keys were renewed: %w", vault.ErrDamaged)
+		}
+		out[LeafKey([]byte(r.Order))] = time.UnixMilli(int64(ms)).UTC()
+	}
+	return out, nil
+}
+
+// AddGarbage notes a blob to be deleted.
+func (t *Tx) AddGarbage(g *Garbage) error {
+	return t.put(vault.Ref{Table: tGarbage, Order: string(g.Blob[:])}, plain, g)
+}
+
+// DeleteGarbage removes the note.
+func (t *Tx) DeleteGarbage(blob [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tGarbage, Order: string(blob[:])})
+}
+
+// Garbage returns the blobs to be deleted.
+func (t *Tx) Garbage() ([]Garbage, error) { return all[Garbage](t, tGarbage, "") }
+
+// PutInvited writes a welcome whose invitation is still to be fetched.
+func (t *Tx) PutInvited(i *Invited) error {
+	return t.put(vault.Ref{Table: tInvited, Partition: meeting, Order: string(i.ID[:])}, meetingBucket, i)
+}
+
+// Invited returns one, or ErrNotFound.
+func (t *Tx) Invited(id [32]byte) (Invited, error) {
+	return load[Invited](t, vault.Ref{Table: tInvited, Partition: meeting, Order: string(id[:])})
+}
+
+// DeleteInvited removes it.
+func (t *Tx) DeleteInvited(id [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tInvited, Partition: meeting, Order: string(id[:])})
+}
+
+// AllInvited returns all of them.
+func (t *Tx) AllInvited() ([]Invited, error) { return all[Invited](t, tInvited, meeting) }
 
 // meeting is the partition of invites made and opened: their secrets are to be
 // forgotten when they have done their work.
@@ -426,7 +504,7 @@ func (t *Tx) Rebucket(group []byte) error {
 	}
 	for _, n := range numbers {
 		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
-		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle); err != nil {
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tInvited); err != nil {
 			return err
 		}
 	}

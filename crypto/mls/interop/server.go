@@ -143,21 +143,17 @@ func (s *server) JoinGroup(_ context.Context, r *pb.JoinGroupRequest) (*pb.JoinG
 }
 
 func (s *server) ExternalJoin(_ context.Context, r *pb.ExternalJoinRequest) (*pb.ExternalJoinResponse, error) {
-	id, _, _, err := parseGroupInfo(r.GroupInfo)
+	info, err := mls.ParseGroupInfo(r.GroupInfo, r.RatchetTree)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newConfig(id)
+	c, err := newConfig(info.Context.Suite)
 	if err != nil {
 		return nil, err
 	}
 	o := mls.ExternalJoinOptions{Credential: mls.BasicCredential(r.Identity), RatchetTree: r.RatchetTree}
 	if r.RemovePrior {
-		seen, err := lookInto(r.GroupInfo, r.RatchetTree)
-		if err != nil {
-			return nil, err
-		}
-		prior, err := leafOf(seen.Roster(), r.Identity)
+		prior, err := leafOf(info.Roster, r.Identity)
 		if err != nil {
 			return nil, err
 		}
@@ -451,15 +447,16 @@ func (s *server) HandleBranch(_ context.Context, r *pb.HandleBranchRequest) (*pb
 }
 
 func (s *server) NewMemberAddProposal(_ context.Context, r *pb.NewMemberAddProposalRequest) (*pb.NewMemberAddProposalResponse, error) {
-	id, groupID, epoch, err := parseGroupInfo(r.GroupInfo)
+	info, err := mls.ParseGroupInfo(r.GroupInfo, nil)
 	if err != nil {
 		return nil, err
 	}
-	j, b, err := newJoiner(id, r.Identity)
+	to := &info.Context
+	j, b, err := newJoiner(to.Suite, r.Identity)
 	if err != nil {
 		return nil, err
 	}
-	msg, err := mls.ProposeExternal(j.config.Signer, id, groupID, epoch, -1, mls.Add{KeyPackage: b.KeyPackage()})
+	msg, err := mls.ProposeExternal(j.config.Signer, to.Suite, to.GroupID, to.Epoch, -1, mls.Add{KeyPackage: b.KeyPackage()})
 	if err != nil {
 		return nil, err
 	}
@@ -516,11 +513,11 @@ func (s *server) ExternalSignerProposal(_ context.Context, r *pb.ExternalSignerP
 	if r.Description == nil {
 		return nil, fmt.Errorf("%w: no description", mls.ErrInvalid)
 	}
-	seen, err := lookInto(r.GroupInfo, r.RatchetTree)
+	info, err := mls.ParseGroupInfo(r.GroupInfo, r.RatchetTree)
 	if err != nil {
 		return nil, err
 	}
-	context := seen.OldContext()
+	context := &info.Context
 	data, _ := context.Extensions.Get(mls.ExtensionExternalSenders)
 	senders, err := mls.ParseExternalSenders(data)
 	if err != nil {
@@ -530,7 +527,7 @@ func (s *server) ExternalSignerProposal(_ context.Context, r *pb.ExternalSignerP
 		if !bytes.Equal(known.SignatureKey, from.own.SignatureKey) {
 			continue
 		}
-		p, err := proposal(r.Description, seen.Roster(), context.GroupID)
+		p, err := proposal(r.Description, info.Roster, context.GroupID)
 		if err != nil {
 			return nil, err
 		}

@@ -387,32 +387,6 @@ func parseKeyPackage(msg []byte) (*mls.KeyPackage, error) {
 	return mls.ParseKeyPackage(r.Rest())
 }
 
-// parseGroupInfo reads of which group an MLSMessage with a GroupInfo is, and
-// verifies nothing.
-func parseGroupInfo(msg []byte) (id mls.Suite, groupID []byte, epoch uint64, err error) {
-	r := codec.NewReader(msg)
-	if version, format := r.U16(), r.U16(); r.Err() == nil && (version != 1 || format != 4) {
-		r.Fail("no group info but wire format %d of version %d", format, version)
-	}
-	r.U16() // version of the group
-	id = mls.Suite(r.U16())
-	return id, r.Vec(codec.MaxVec), r.U64(), r.Err()
-}
-
-// lookInto joins the group of a group info in a way that comes to nothing, to see
-// what is in it.
-func lookInto(info, tree []byte) (*mls.Staged, error) {
-	id, _, _, err := parseGroupInfo(info)
-	if err != nil {
-		return nil, err
-	}
-	c, err := newConfig(id)
-	if err != nil {
-		return nil, err
-	}
-	return mls.JoinExternal(c, info, mls.ExternalJoinOptions{RatchetTree: tree, Credential: mls.BasicCredential(nil)})
-}
-
 // privateKeys returns the secret keys of a stored bundle and a signer, for the
 // runner's transcript.
 func privateKeys(bundle []byte, signer crypto.Signer) (initKey, leafKey, signatureKey []byte, err error) {

@@ -315,6 +315,26 @@ func (n *Node) Block(_ context.Context, ref string, blocked bool) (node.Contact,
 	})
 }
 
+// Decide forgets who is declined.
+func (n *Node) Decide(_ context.Context, ref string, accept bool) (node.Contact, error) {
+	c, err := n.change("Decide", ref, func(c *node.Contact) (bool, error) {
+		if c.State != node.ContactRequested {
+			return false, fmt.Errorf("%s asks for nothing: %w", c.Name, node.ErrInvalid)
+		}
+		c.State = node.ContactFailed
+		if accept {
+			c.State = node.ContactPending
+		}
+		return true, nil
+	})
+	if err == nil && !accept {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.contacts = slices.DeleteFunc(n.contacts, func(o node.Contact) bool { return o.ID == c.ID })
+	}
+	return c, err
+}
+
 // Number returns the safety number of an account id.
 func Number(id string) string {
 	var b strings.Builder
@@ -548,6 +568,13 @@ func (n *Node) ChangeGroup(_ context.Context, ref string, c node.GroupChange) (n
 	}
 	if c.Announce != nil {
 		g.Announce = *c.Announce
+	}
+	if c.Picture != nil {
+		g.Picture = *c.Picture
+	}
+	for _, p := range c.Policy {
+		g.Policy = slices.DeleteFunc(slices.Clone(g.Policy), func(old node.Policy) bool { return old.Role == p.Role && old.Right == p.Right })
+		g.Policy = append(g.Policy, p)
 	}
 	n.tellLocked(node.Event{Type: node.EventConversation, Conversation: ptr(g.Conversation)})
 	return *g, nil

@@ -1,5 +1,5 @@
 // serve answers requests, one JSON object a line, with what ops[request.op]
-// returns, or with an error. Byte strings are base64.
+// returns and how long that took, or with an error. Byte strings are base64.
 import { createInterface } from "node:readline";
 
 export const bytes = (b64) => new Uint8Array(Buffer.from(b64 ?? "", "base64"));
@@ -11,7 +11,9 @@ export async function serve(ops) {
     let answer;
     try {
       const request = JSON.parse(line);
+      const start = performance.now();
       answer = (await ops[request.op](request)) ?? {};
+      answer.milliseconds = performance.now() - start;
     } catch (e) {
       answer = { error: `${e?.name ?? "Error"}: ${e?.message ?? e} ${JSON.stringify(e?.inner ?? "")}` };
     }
