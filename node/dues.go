@@ -57,17 +57,21 @@ func (n *Node) doDues() (wait time.Duration, did bool, err error) {
 	if err := n.view(func(tx *store.Tx) (err error) { dues, err = tx.Dues(duesAtOnce); return err }); err != nil {
 		return 0, false, err
 	}
+	wait = lookAgain
 	for i := range dues {
 		d := &dues[i]
 		if in := d.At.Sub(n.clock()); in > 0 {
-			return min(lookAgain, in), did, nil
+			wait = min(wait, in)
+			break
 		}
-		if err := n.doDue(d); err != nil {
-			return 0, did, err
+		// One that cannot be done now does not keep from others.
+		if failed := n.doDue(d); failed != nil {
+			err = errors.Join(err, failed)
+			continue
 		}
 		did = true
 	}
-	return lookAgain, did, nil
+	return wait, did, err
 }
 
 // doDue does what is due, and forgets it in the same transaction.

@@ -45,6 +45,7 @@ import (
 	"sotto/relay/client"
 	"sotto/relay/wire"
 	"sotto/storage/kv"
+	"sotto/storage/search"
 	"sotto/storage/vault"
 )
 
@@ -146,7 +147,12 @@ func Open(home string, o Options) (*Node, error) {
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}
-	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(), dues: newHub(),
+	index, err := search.Open(v)
+	if err != nil {
+		v.Close()
+		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
+	}
+	n := &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v, Index: index}, started: o.Clock(), events: newHub(), dues: newHub(),
 		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}
 	n.opt.Passphrase = nil
 	if err := n.load(); err != nil {
@@ -237,6 +243,7 @@ func (n *Node) Run(ctx context.Context) error {
 					n.log.Warn("old events are not trimmed", "err", err)
 				}
 				n.task("overdue", func(context.Context) error { return n.dropOverdue() })
+				n.cleanIndex()
 			}
 		}
 	}
@@ -294,6 +301,7 @@ func (n *Node) begin() error {
 	n.startLetters()
 	n.fetchInvited()
 	n.collect()
+	n.keepIndex()
 	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil
@@ -408,8 +416,9 @@ func (n *Node) erase() error {
 // buckets that hold something of it, and these are destroyed.
 func (n *Node) eraseMessages(groups [][]byte) error {
 	for _, g := range groups {
-		for from, done := "", false; !done; {
-			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { from, done, err = tx.Empty(g, from); return err }))
+		var e store.Emptying
+		for done := false; !done; {
+			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { done, err = tx.Empty(g, &e); return err }))
 			if err != nil {
 				return err
 			}

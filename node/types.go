@@ -20,6 +20,7 @@ type Status struct {
 	Contacts int           `json:"contacts"`
 	Pending  int           `json:"pending" doc:"contacts that are not complete yet"`
 	Frozen   int           `json:"frozen" doc:"conversations in which nothing is sent until you have looked"`
+	Search   *SearchStatus `json:"search,omitempty" doc:"how far the search index is, while it is being made"`
 	FreeDisk uint64        `json:"free_disk" doc:"bytes free where the vault lies"`
 	Problem  string        `json:"problem,omitempty" doc:"what keeps the node from working, and what to do"`
 }

@@ -26,9 +26,10 @@ var layers = map[string]string{
 	"crypto/envelope":  "crypto/key crypto/codec",
 	"crypto/handshake": "crypto/key crypto/codec crypto/identity",
 
-	"storage/kv":    "",
-	"storage/vault": "storage/kv crypto/codec",
-	"storage/blob":  "storage/kv crypto/codec",
+	"storage/kv":     "",
+	"storage/vault":  "storage/kv crypto/codec",
+	"storage/blob":   "storage/kv crypto/codec",
+	"storage/search": "storage/vault crypto/codec",
 
 	"relay/mailbox":             "crypto/codec",
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",
@@ -45,7 +46,7 @@ var layers = map[string]string{
 	"node/content":      "crypto",
 	"node/conversation": "crypto relay/mailbox node/content",
 	"node/report":       "crypto node/content",
-	"node/api":          "node",
+	"node/api":          "node storage/search",
 	"node/sim":          "node relay/server relay/mailbox relay/wire relay/access crypto/key storage/kv storage/vault",
 	"node/setting":      "relay/wire",
 	"node/nodetest":     "node relay crypto storage",

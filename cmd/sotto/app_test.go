@@ -384,8 +384,22 @@ func TestPatience(t *testing.T) {
 func TestEveryCommandSpeaksJSON(t *testing.T) {
 	n, home, _ := serving(t)
 	bob := n.AddContact("bob")
-	if _, err := n.Receive("bob", "你好\n👋🏽"); err != nil {
+	theirs, err := n.Receive("bob", "你好\n👋🏽")
+	if err != nil {
 		t.Fatal(err)
+	}
+	own, err := n.Send(t.Context(), "bob", "hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll, err := n.SendMessage(t.Context(), "bob", node.NewMessage{Poll: &node.NewPoll{Question: "?", Options: []string{"a", "b"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"eve", "mallory"} {
+		if err := n.SetContact(n.AddContact(name).ID, node.ContactRequested, "asks"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	inv, err := n.Invite(t.Context(), node.InviteOptions{})
 	if err != nil {
@@ -403,7 +417,13 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"contact list", nil}, {"contact rename", []string{"bob", "ben"}}, {"contact verify", []string{"ben"}}, {"contact block", []string{"ben"}},
 		{"contact unblock", []string{bob.ID}}, {"contact invites", nil}, {"contact revoke", []string{inv.ID}}, {"contact invite", nil},
 		{"contact accept", []string{"sotto:i#slow", "--name", "carol"}},
-		{"chat list", nil}, {"chat read", []string{"ben"}}, {"chat send", []string{"ben", "hello"}},
+		{"contact admit", []string{"eve"}}, {"contact decline", []string{"mallory"}},
+		{"chat reply", []string{"ben", theirs.ID, "yes"}}, {"chat edit", []string{"ben", own.ID, "hello, ben"}}, {"chat react", []string{"ben", theirs.ID, "👍"}},
+		{"chat forward", []string{"ben", theirs.ID, "ben"}}, {"chat info", []string{"ben", theirs.ID}}, {"chat pin", []string{"ben", theirs.ID}}, {"chat star", []string{"ben", theirs.ID}},
+		{"chat delete", []string{"ben", own.ID, "--for-all"}}, {"chat poll", []string{"ben", "?", "a", "b"}}, {"chat vote", []string{"ben", poll.ID, "1"}}, {"chat close", []string{"ben", poll.ID}},
+		{"chat mark", []string{"ben"}}, {"chat mute", []string{"ben", "8h"}}, {"chat archive", []string{"ben"}}, {"chat timer", []string{"ben", "24h"}},
+		{"chat draft", []string{"ben", "not yet"}}, {"chat later", []string{"ben"}},
+		{"chat list", nil}, {"chat read", []string{"ben", "--limit", "1"}}, {"chat send", []string{"ben", "hello"}},
 		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
 		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
 		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},

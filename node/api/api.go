@@ -72,6 +72,11 @@ type Node interface {
 	Evidence(ctx context.Context, ref string) ([]node.Evidence, error)
 	Messenger
 
+	// Around returns at most limit messages, the oldest first, with one in their middle.
+	Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error)
+	// Search looks for messages in one conversation, or in all if in is empty.
+	Search(ctx context.Context, query, in, cursor string, limit int) (node.SearchPage, error)
+
 	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
 	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)
 	Group(ctx context.Context, ref string) (node.Group, error)

@@ -308,6 +308,28 @@ func (c *Client) Evidence(ctx context.Context, ref string) ([]node.Evidence, err
 	return out.Evidence, err
 }
 
+// Around returns messages of a conversation with one in their middle.
+func (c *Client) Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error) {
+	path, err := at("/v1/conversations/%s/messages", ref)
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{"around": {id}, "limit": {strconv.Itoa(limit)}}
+	out, err := get[messages](ctx, c, path+"?"+q.Encode())
+	return out.Messages, err
+}
+
+// Search looks for messages; limit is at most [MaxMessages].
+func (c *Client) Search(ctx context.Context, query, in, cursor string, limit int) (node.SearchPage, error) {
+	q := url.Values{"q": {query}, "limit": {strconv.Itoa(limit)}}
+	for name, v := range map[string]string{"in": in, "cursor": cursor} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	return get[node.SearchPage](ctx, c, "/v1/search?"+q.Encode())
+}
+
 // CreateGroup makes a group.
 func (c *Client) CreateGroup(ctx context.Context, o node.GroupOptions) (out node.Conversation, err error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/groups", o, &out)

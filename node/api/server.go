@@ -326,10 +326,18 @@ func (s *Server) routes() {
 			Ref    string `path:"ref" maxLength:"256"`
 			Before string `query:"before" maxLength:"256" doc:"id of a message: the newest before it"`
 			After  string `query:"after" maxLength:"256" doc:"id of a message: the oldest after it"`
+			Around string `query:"around" maxLength:"256" doc:"id of a message: it, in the middle of others"`
 			Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		}) (messages, error) {
 			if in.Before != "" && in.After != "" {
 				return messages{}, fmt.Errorf("before together with after is %w", node.ErrInvalid)
+			}
+			if in.Around != "" {
+				if in.Before+in.After != "" {
+					return messages{}, fmt.Errorf("around together with before or after is %w", node.ErrInvalid)
+				}
+				m, err := n.Around(ctx, in.Ref, in.Around, in.Limit)
+				return messages{list(m)}, err
 			}
 			m, err := n.Messages(ctx, in.Ref, in.Before, in.After, in.Limit)
 			return messages{list(m)}, err
@@ -338,6 +346,16 @@ func (s *Server) routes() {
 	route(s, http.MethodPost, "/v1/conversations/{ref}/report", "report", "Make a report of messages, by which a stranger sees who wrote them; nothing is sent",
 		func(ctx context.Context, in *refBody[reportBody]) (node.Report, error) {
 			return n.Report(ctx, in.Ref, in.Body.Messages, in.Body.Reason)
+		})
+
+	route(s, http.MethodGet, "/v1/search", "search", "Search messages, the newest first",
+		func(ctx context.Context, in *struct {
+			Query  string `query:"q" required:"true" maxLength:"1024" doc:"words, \"phrases\", begin*, -not, from:NAME, in:NAME, before:DATE, after:DATE, has:KIND"`
+			In     string `query:"in" maxLength:"256" doc:"a conversation; absent for all"`
+			Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+			Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		}) (node.SearchPage, error) {
+			return n.Search(ctx, in.Query, in.In, in.Cursor, in.Limit)
 		})
 
 	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",

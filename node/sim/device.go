@@ -48,7 +48,7 @@ type said struct{ ref, text string }
 
 func (d *device) start() (err error) {
 	d.Node, err = node.Open(d.home, node.Options{Passphrase: passphrase, Dial: d.dial, Hook: d, Reserve: -1, Stretch: stretch,
-		Clock:  func() time.Time { return d.w.now.Add(d.skew) },
+		Clock:  func() time.Time { return d.w.time().Add(d.skew) },
 		Random: func(n time.Duration) time.Duration { return time.Duration(d.rng.Int64N(int64(n))) }})
 	if err != nil {
 		return err

@@ -50,17 +50,15 @@ func (w *world) newRelay() *relay {
 	if err != nil {
 		panic("sim: " + err.Error()) // unreachable
 	}
-	store := membox.New(w.clock, 0)
+	store := membox.New(w.time, 0)
 	r := &relay{Store: store, slots: store, w: w, key: k, address: wire.Address{Key: k.Public(), Hints: []ma.Multiaddr{hint}},
 		rng: rand.New(rand.NewPCG(w.o.Seed, 1<<32+uint64(len(w.relays))))}
 	r.start()
 	return r
 }
 
-func (w *world) clock() time.Time { return w.now }
-
 func (r *relay) start() {
-	r.server = server.New(server.Config{Key: r.key, Store: r, Slots: r.slots, Clock: r.w.clock,
+	r.server = server.New(server.Config{Key: r.key, Store: r, Slots: r.slots, Clock: r.w.time,
 		Policy: access.Policy{PerMinute: 1e9, Burst: 1 << 30}})
 }
 

@@ -38,6 +38,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"sotto/node"
@@ -92,6 +93,7 @@ type world struct {
 	o        Options
 	rng      *rand.Rand
 	now      time.Time
+	clock    atomic.Int64 // now, in nanoseconds, for those who ask from goroutines of their own
 	began    time.Time
 	storming bool // faults happen
 	devices  []*device
@@ -131,8 +133,9 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	}
 	defer os.RemoveAll(dir)
 	w := &world{ctx: ctx, o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x5077)), trace: sha256.New()}
-	w.now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	w.began = w.now
+	w.began = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	w.now = w.began
+	w.pass(0)
 	defer func() {
 		for _, d := range w.devices {
 			err = errors.Join(err, d.stop())
@@ -165,6 +168,15 @@ func folder() (string, error) {
 	}
 	return dir, nil
 }
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) {
+	w.now = w.now.Add(d)
+	w.clock.Store(w.now.UnixNano())
+}
+
+// time is what right clocks show.
+func (w *world) time() time.Time { return time.Unix(0, w.clock.Load()).UTC() }
 
 // note adds a line to what the digest is of.
 func (w *world) note(format string, args ...any) { fmt.Fprintf(w.trace, format+"\n", args...) }
@@ -249,7 +261,7 @@ func (w *world) until(what string, ok func() bool, with ...*device) error {
 		if err := w.ctx.Err(); err != nil {
 			return err
 		}
-		w.now = w.now.Add(time.Second)
+		w.pass(time.Second)
 	}
 	return fmt.Errorf("%s: has not come about", what)
 }
@@ -327,7 +339,7 @@ func (w *world) storm() error {
 		if i%(max(w.o.Steps/10, 1)) == 0 {
 			w.o.Say(fmt.Sprintf("step %d of %d, %d texts written", i, w.o.Steps, w.said))
 		}
-		w.now = w.now.Add(time.Duration(w.rng.Int64N(int64(400 * time.Millisecond))))
+		w.pass(time.Duration(w.rng.Int64N(int64(400 * time.Millisecond))))
 		w.repair()
 		d := pick(w, w.devices)
 		var err error
@@ -453,7 +465,7 @@ func (w *world) heal() error {
 			}
 			now += fmt.Sprint(last, " ")
 		}
-		w.now = w.now.Add(time.Second)
+		w.pass(time.Second)
 		if quiet++; now != before || queued > 0 {
 			quiet = 0
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"sotto/crypto/mls"
+	"sotto/storage/search"
 	"sotto/storage/vault"
 )
 
@@ -63,20 +64,26 @@ const (
 )
 
 // DB is the node's vault. Its methods are those of vault.Vault.
-type DB struct{ *vault.Vault }
+type DB struct {
+	*vault.Vault
+	Index *search.Index // of messages; nil where none are written
+}
 
 // View runs f on a snapshot.
 func (db DB) View(f func(*Tx) error) error {
-	return db.Vault.View(func(tx *vault.Tx) error { return f(&Tx{tx}) })
+	return db.Vault.View(func(tx *vault.Tx) error { return f(&Tx{tx, db.Index}) })
 }
 
 // Update runs f and makes what it wrote durable; see vault.Vault.Update.
 func (db DB) Update(f func(*Tx) error) error {
-	return db.Vault.Update(func(tx *vault.Tx) error { return f(&Tx{tx}) })
+	return db.Vault.Update(func(tx *vault.Tx) error { return f(&Tx{tx, db.Index}) })
 }
 
 // Tx is a transaction.
-type Tx struct{ tx *vault.Tx }
+type Tx struct {
+	tx     *vault.Tx
+	search *search.Index
+}
 
 // Size returns how many bytes have been written.
 func (t *Tx) Size() int64 { return t.tx.Size() }
@@ -207,6 +214,9 @@ func (t *Tx) DeleteConversation(group []byte) error {
 		return err
 	}
 	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting}, append(messageTables[:len(messageTables):len(messageTables)], evidenceTables...)...)...); err != nil {
+		return err
+	}
+	if err := t.unindexConversation(group); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
@@ -586,6 +596,9 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 	if err != nil {
 		return err
 	}
+	if err := t.indexMessage(group, old, m); err != nil {
+		return err
+	}
 	at := m.Seq
 	switch {
 	case at == 0 && old != 0:
@@ -602,8 +615,14 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 			return err
 		}
 	}
-	if err := t.settle(group, m); err != nil {
+	follow, err := t.settle(group, m)
+	if err != nil {
 		return err
+	}
+	if follow {
+		if err := t.follow(group, m); err != nil {
+			return err
+		}
 	}
 	return errors.Join(t.put(messageRef(group, at), messageBucket(group, m.Bucket), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
 }
@@ -626,7 +645,7 @@ func (t *Tx) DeleteMessage(group []byte, id [32]byte) error {
 	if err != nil || at == 0 {
 		return err
 	}
-	return errors.Join(t.tx.Delete(messageRef(group, at)), t.tx.Delete(placeRef(group, id)))
+	return errors.Join(t.unindexMessage(group, id), t.tx.Delete(messageRef(group, at)), t.tx.Delete(placeRef(group, id)))
 }
 
 // Messages goes over a conversation's messages in their order, from behind the

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"sotto/node"
 	"sotto/node/api"
 	"sotto/node/setting"
+	"sotto/storage/search"
 )
 
 // Node is an [api.Node] in memory, without relay or vault. Its clock is still: each
@@ -471,6 +473,61 @@ func (n *Node) Messages(_ context.Context, ref, before, after string, limit int)
 		list = list[max(0, len(list)-limit):]
 	}
 	return slices.Clone(list), nil
+}
+
+func (n *Node) Around(_ context.Context, ref, id string, limit int) ([]node.Message, error) {
+	if err := n.begin("Around"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return nil, err
+	}
+	list := n.messages[c.Conversation]
+	i := slices.IndexFunc(list, func(m node.Message) bool { return m.ID == id })
+	if i < 0 {
+		return nil, fmt.Errorf("message %q: %w", id, node.ErrNotFound)
+	}
+	from := max(0, i-(limit-1)/2)
+	return slices.Clone(list[from:min(len(list), from+limit)]), nil
+}
+
+// Search finds what the query matches by a look at every text.
+func (n *Node) Search(_ context.Context, query, in, cursor string, limit int) (node.SearchPage, error) {
+	out := node.SearchPage{Hits: []node.Hit{}}
+	q, err := search.Parse(query, time.UTC)
+	if err != nil {
+		return out, fmt.Errorf("%w: %w", node.ErrInvalid, err)
+	}
+	if err := n.begin("Search"); err != nil {
+		return out, err
+	}
+	defer n.mu.Unlock()
+	only := ""
+	if in != "" {
+		c, err := n.contactLocked(in)
+		if err != nil {
+			return out, err
+		}
+		only = c.Conversation
+	}
+	var all []node.Hit
+	for id, list := range n.messages {
+		for _, m := range list {
+			if (only == "" || only == id) && q.Within(m.Sent) && q.Match(m.Text) {
+				all = append(all, node.Hit{Message: m, Highlights: q.Highlights(m.Text)})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b node.Hit) int { return b.Message.Sent.Compare(a.Message.Sent) })
+	from, _ := strconv.Atoi(cursor)
+	from = min(from, len(all))
+	end := min(from+limit, len(all))
+	if out.Hits = append(out.Hits, all[from:end]...); end < len(all) {
+		out.Next = strconv.Itoa(end)
+	}
+	return out, nil
 }
 
 func (n *Node) CreateGroup(_ context.Context, o node.GroupOptions) (node.Conversation, error) {
