@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -581,7 +580,7 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 	rec.Many, rec.Name, rec.Announced, rec.Retention = true, profile.Name, false, info.Retention
 	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
 	if members := len(g.Roster()); members > joinAtOnce {
-		core.Later = n.clock().Add(rand.N(min(time.Duration(members)*joinSpread, joinSpreadMax)))
+		core.Later = n.clock().Add(n.opt.Random(min(time.Duration(members)*joinSpread, joinSpreadMax)))
 		core.Aside = members > joinAside && !held.LastResort
 	}
 	if !held.LastResort {

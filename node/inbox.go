@@ -42,34 +42,7 @@ func (n *Node) startInbox() error {
 
 func (n *Node) readInbox(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
-		err := func() error {
-			in, err := n.openInbox(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := n.relayAt(in.Mailbox.Relay)
-			if err != nil {
-				return err
-			}
-			from := client.Place{At: in.Cursor, Chain: in.Chain}
-			err = r.client.Subscribe(ctx, key.CapabilityFromSeed(in.Read), in.Mailbox.ID, 0, from, func(p *client.Page) error {
-				failures = 0
-				return n.takeLetters(ctx, p)
-			})
-			if errors.Is(err, mailbox.ErrEra) {
-				// The relay was restored from a copy: letters are read again from
-				// what it has, and those dealt with are known.
-				return n.update(func(tx *store.Tx) error {
-					in, err := tx.Inbox()
-					if err != nil {
-						return err
-					}
-					in.Cursor, in.Chain = mailbox.Mark{}, mailbox.FirstChain(in.Mailbox.ID)
-					return tx.PutInbox(&in)
-				})
-			}
-			return err
-		}()
+		err := n.inboxOn(ctx, (*client.Client).Subscribe, func() { failures = 0 })
 		if err != nil && ctx.Err() == nil {
 			n.log.Debug("the inbox is not read", "err", err)
 		}
@@ -77,6 +50,36 @@ func (n *Node) readInbox(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// inboxOn reads the inbox, and calls got at each page.
+func (n *Node) inboxOn(ctx context.Context, bring reading, got func()) error {
+	in, err := n.openInbox(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := n.relayAt(in.Mailbox.Relay)
+	if err != nil {
+		return err
+	}
+	from := client.Place{At: in.Cursor, Chain: in.Chain}
+	err = bring(r.client, ctx, key.CapabilityFromSeed(in.Read), in.Mailbox.ID, 0, from, func(p *client.Page) error {
+		got()
+		return n.takeLetters(ctx, p)
+	})
+	if errors.Is(err, mailbox.ErrEra) {
+		// The relay was restored from a copy: letters are read again from
+		// what it has, and those dealt with are known.
+		return n.update(func(tx *store.Tx) error {
+			in, err := tx.Inbox()
+			if err != nil {
+				return err
+			}
+			in.Cursor, in.Chain = mailbox.Mark{}, mailbox.FirstChain(in.Mailbox.ID)
+			return tx.PutInbox(&in)
+		})
+	}
+	return err
 }
 
 // takeLetters deals with a page of the inbox, letter by letter, and trims it.

@@ -39,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -73,6 +74,10 @@ type Options struct {
 	Logger     *slog.Logger
 	Clock      func() time.Time // default: time.Now
 
+	// Random returns a random time of 0 to below d, by which devices come apart that
+	// heard the same; default: rand.N of math/rand/v2.
+	Random func(d time.Duration) time.Duration
+
 	// Dial connects to a relay; default: libp2p with a fresh host for each relay
 	// and start.
 	Dial Dial
@@ -86,6 +91,7 @@ type Options struct {
 	Free    func(dir string) (uint64, error)
 	Hook    kv.Hook
 	Sealed  func(key [32]byte, nonce [24]byte)
+	Stretch func(passphrase, salt []byte, p vault.Params) []byte
 }
 
 // Dial connects to a relay and returns the key of who answered.
@@ -111,6 +117,7 @@ type Node struct {
 
 	mu      sync.Mutex // guards the following fields
 	running context.Context
+	byHand  bool // a Stepper does what goroutines do otherwise
 	stop    context.CancelFunc
 	tasks   *tasks
 	work    sync.WaitGroup // goroutines of Run
@@ -130,8 +137,11 @@ func Open(home string, o Options) (*Node, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Random == nil {
+		o.Random = mrand.N[time.Duration]
+	}
 	if o.Spread == nil {
-		o.Spread = spread
+		o.Spread = func(least, most time.Duration) time.Duration { return least + o.Random(most-least+1) }
 	}
 	if o.Free == nil {
 		o.Free = kv.FreeAt
@@ -142,7 +152,7 @@ func Open(home string, o Options) (*Node, error) {
 		return nil, fmt.Errorf("%w: there is no account in %s", ErrNotFound, home)
 	}
 	v, err := vault.Open(filepath.Join(home, vaultDir), vault.Unlock{Passphrase: o.Passphrase},
-		vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Logger: o.Logger})
+		vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Stretch: o.Stretch, Logger: o.Logger})
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}
@@ -319,7 +329,7 @@ func (n *Node) begin() error {
 func (n *Node) spawn(f func(ctx context.Context)) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.running == nil || n.running.Err() != nil {
+	if n.running == nil || n.running.Err() != nil || n.byHand {
 		return false
 	}
 	ctx := n.running

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -40,14 +39,14 @@ type owner struct {
 	seek chan struct{} // holds one: the reader tries again
 	tick chan time.Duration
 
-	mu     sync.Mutex             // guards the following fields
-	held   map[mailbox.Hash]bool  // answered, and to be left until the core decides
-	pages  int                    // taken in by the reader
-	behind bool                   // reason is that the relay withholds something
-	reason string                 // why the reader does not get on
-	caught bool                   // everything up to the relay's newest known head is here
-	typing map[[32]byte]time.Time // who writes, until when that is shown
-	typed  time.Time              // when others were last told that the user writes
+	mu     sync.Mutex                 // guards the following fields
+	held   map[mailbox.Hash]time.Time // answered, and to be left until the core decides, but not beyond; zero: for ever
+	pages  int                        // taken in by the reader
+	behind bool                       // reason is that the relay withholds something
+	reason string                     // why the reader does not get on
+	caught bool                       // everything up to the relay's newest known head is here
+	typing map[[32]byte]time.Time     // who writes, until when that is shown
+	typed  time.Time                  // when others were last told that the user writes
 }
 
 // ownerState is what a turn works on a copy of.
@@ -62,7 +61,7 @@ type ownerState struct {
 
 // startOwner begins a conversation's goroutines.
 func (n *Node) startOwner(rec store.Conversation) {
-	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}, typing: map[[32]byte]time.Time{}}
+	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]time.Time{}, typing: map[[32]byte]time.Time{}}
 	n.mu.Lock()
 	if old := n.owners[string(rec.Group)]; old != nil && old.life.Err() == nil {
 		n.mu.Unlock()
@@ -228,7 +227,7 @@ func (o *owner) do(f func(t *turn) error) error {
 		before.Retire(t.group) // of snapshots only what is no secret is read
 	}
 	if t.wait > 0 {
-		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
+		o.wake(t.wait + o.n.opt.Random(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
 	if t.posts {
 		o.hurryPost()
@@ -553,6 +552,9 @@ func (t *turn) entry(e *mailbox.Entry, chain mailbox.Hash) error {
 	in := conversation.Read{At: at, Chain: chain, Hash: e.Hash(), Kind: e.Kind, Meta: len(e.Meta) > 0}
 	t.fresh, t.incoming = nil, nil
 	var err error
+	if err := t.tx.PutChain(t.o.group, at, chain); err != nil {
+		return err
+	}
 	if in.Found, err = t.find(e, &in); err != nil {
 		return err
 	}
@@ -619,6 +621,13 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 	if err := t.tx.PutSeen(t.o.group, r.Epoch, hash, false); err != nil {
 		return 0, err
 	}
+	if r.Type == mls.ContentApplication {
+		if leaf, err := conversation.ReadLeaf(r.SenderNode); err == nil {
+			if err := t.compare(r.AuthenticatedData, leaf); err != nil {
+				return 0, err
+			}
+		}
+	}
 	switch {
 	case e.Kind == mailbox.Commit && r.Type == mls.ContentCommit:
 		if err := conversation.Validate(t.group, r.Staged, e.Meta); err != nil {
@@ -636,7 +645,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 			reason("a proposal that is not its sender's own leave")
 			return bad, nil
 		}
-		in.Spread = rand.N(partingSpread)
+		in.Spread = t.n.opt.Random(partingSpread)
 		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
 		m, err := t.message(&r, e)
@@ -749,6 +758,9 @@ func (t *turn) gap(s *mailbox.Span, chain mailbox.Hash) error {
 	if s.End.Seq <= t.core.Cursor.Seq {
 		return nil
 	}
+	if err := t.tx.PutChain(t.o.group, s.End.Mark(), chain); err != nil {
+		return err
+	}
 	from := max(s.From, t.core.Cursor.Seq+1)
 	return t.step(conversation.Gap{At: s.End.Mark(), Chain: chain, Fence: s.End.Commit, Count: uint64(s.End.Seq - from + 1), Cause: s.Cause})
 }
@@ -783,6 +795,9 @@ func (o *owner) page(ctx context.Context, p *client.Page) error {
 				if err != nil {
 					return err
 				}
+			}
+			if end == len(p.Items) {
+				return t.tx.PutHead(o.group, wire.Encode(&p.Head))
 			}
 			return nil
 		})
@@ -820,7 +835,7 @@ func (o *owner) setReading(why error, caught bool) {
 		reason = why.Error()
 	}
 	o.mu.Lock()
-	tell := behind != o.behind
+	tell := behind != o.behind || caught && !o.caught
 	o.reason, o.caught, o.behind = reason, caught, behind
 	o.mu.Unlock()
 	if !tell {
@@ -850,11 +865,16 @@ func (o *owner) snapshot() (*ownerState, error) {
 	return o.state.clone(), nil
 }
 
+// ticked tells the core that the time it waits for has come.
+func (o *owner) ticked() error {
+	return o.do(func(t *turn) error { return t.step(conversation.Tick{}) })
+}
+
 // wait gives the core its ticks.
 func (o *owner) wait(ctx context.Context) {
 	var timer <-chan time.Time
 	tick := func() {
-		if err := o.do(func(t *turn) error { return t.step(conversation.Tick{}) }); err != nil && ctx.Err() == nil {
+		if err := o.ticked(); err != nil && ctx.Err() == nil {
 			o.n.log.Warn("a conversation does not get on", "err", err)
 			timer = time.After(jitter(firstBackoff))
 		}
@@ -907,7 +927,7 @@ func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
 // read brings what stands and comes in the mailbox, generation after generation.
 func (o *owner) read(ctx context.Context) {
 	for failures, pages := 0, 0; ctx.Err() == nil; {
-		err := o.readOn(ctx)
+		err := o.readOn(ctx, (*client.Client).Subscribe)
 		o.mu.Lock()
 		if o.pages != pages {
 			failures, pages = 0, o.pages
@@ -920,32 +940,40 @@ func (o *owner) read(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		}
-		var evidence *client.EvidenceError
-		switch {
-		case errors.As(err, &evidence):
-			err = o.do(func(t *turn) error { return t.step(conversation.Suspect{Reason: evidence.Error()}) })
-			if err == nil {
-				return
-			}
-		case errors.Is(err, mailbox.ErrEra):
-			err = o.do(func(t *turn) error {
-				return t.step(conversation.Suspect{Reason: "the relay's history has gone back behind what this device has read"})
-			})
-			if err == nil {
-				return
-			}
-		}
-		o.setReading(err, false)
-		o.n.log.Debug("a conversation is not read", "err", err)
-		if !pause(ctx, failures, o.seek) {
+		if o.unread(err) || !pause(ctx, failures, o.seek) {
 			return
 		}
 		failures++
 	}
 }
 
+// unread deals with an error of readOn. It reports whether nothing more is to be read.
+func (o *owner) unread(err error) bool {
+	var evidence *client.EvidenceError
+	reason := ""
+	errors.As(err, &evidence)
+	switch {
+	case evidence != nil:
+		reason = evidence.Error()
+	case errors.Is(err, mailbox.ErrEra):
+		reason = "the relay's history has gone back behind what this device has read"
+	}
+	if reason != "" {
+		if err = o.suspect(reason, evidence); err == nil {
+			return true
+		}
+	}
+	o.setReading(err, false)
+	o.n.log.Debug("a conversation is not read", "err", err)
+	return false
+}
+
+// reading brings what stands behind a place of a mailbox: as Subscribe of a client does
+// without end, or a page of it.
+type reading func(c *client.Client, ctx context.Context, read key.CapabilitySecret, id mailbox.ID, gen mailbox.Gen, from client.Place, take func(*client.Page) error) error
+
 // readOn reads to the end of a generation.
-func (o *owner) readOn(ctx context.Context) error {
+func (o *owner) readOn(ctx context.Context, bring reading) error {
 	s, err := o.snapshot()
 	if err != nil {
 		return err
@@ -964,8 +992,19 @@ func (o *owner) readOn(ctx context.Context) error {
 		}
 	}
 	read := key.CapabilityFromSeed(s.keys[len(s.keys)-1].Read)
-	return r.client.Subscribe(ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain},
+	if err := o.remind(r.client); err != nil {
+		return err
+	}
+	err = bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain},
 		func(p *client.Page) error { return o.page(ctx, p) })
+	if errors.Is(err, mailbox.ErrEra) {
+		// Asked where it stands, a relay that has gone back in one era gives itself away.
+		var evidence *client.EvidenceError
+		if _, said := r.client.Status(ctx, read, s.rec.Mailbox, s.core.Gen); errors.As(said, &evidence) {
+			return said
+		}
+	}
+	return err
 }
 
 // create makes the conversation's mailbox at the relay.
@@ -988,11 +1027,17 @@ func (o *owner) hurryPost() {
 	}
 }
 
-// hold leaves an entry alone until the core has decided about it.
-func (o *owner) hold(h mailbox.Hash) {
+// heldFor is how long a relay is believed that another commit came first: an honest one
+// shows it meanwhile, and the core has decided. Behind it the same is asked again, so that
+// a lie lasts no longer than the relay keeps to it.
+const heldFor = 10 * time.Second
+
+// hold leaves an entry alone until the core has decided about it, but not beyond a time
+// unless that is zero.
+func (o *owner) hold(h mailbox.Hash, until time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.held[h] = true
+	o.held[h] = until
 }
 
 func (o *owner) release(h mailbox.Hash) {
@@ -1006,7 +1051,7 @@ func (o *owner) first(s *ownerState) *store.Outgoing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := range s.outbox {
-		if !o.held[s.outbox[i].Hash] {
+		if until, held := o.held[s.outbox[i].Hash]; !held || !until.IsZero() && !o.n.clock().Before(until) {
 			return &s.outbox[i]
 		}
 	}
@@ -1017,44 +1062,57 @@ func (o *owner) first(s *ownerState) *store.Outgoing {
 // sees broken would be seen by everyone.
 func (o *owner) post(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
-		s, err := o.snapshot()
-		if err != nil {
-			if !pause(ctx, failures, o.kick) {
-				return
-			}
-			failures++
-			continue
-		}
-		out := o.first(s)
-		if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+		idle, err := o.postNext(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case idle:
 			select {
 			case <-ctx.Done():
 				return
 			case <-o.kick:
+			case <-time.After(heldFor):
 			}
-			continue
-		}
-		in, again := o.deposit(ctx, s, out)
-		if ctx.Err() != nil {
-			return
-		}
-		if in != nil {
-			if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
-				// The core may not have heard: the same again, which the relay
-				// knows by its hash.
-				o.release(out.Hash)
-				again = true
-			}
-		}
-		if !again {
+		case err == nil:
 			failures = 0
-			continue
-		}
-		if !pause(ctx, failures, o.kick) {
+		case !pause(ctx, failures, o.kick):
 			return
+		default:
+			failures++
 		}
-		failures++
 	}
+}
+
+var errAgain = errors.New("the same is to be sent again")
+
+// postNext takes the next entry of the outbox to the relay, and tells the core what became
+// of it. It reports whether there was none that may go, and returns an error if the same is
+// to be done again.
+func (o *owner) postNext(ctx context.Context) (idle bool, err error) {
+	s, err := o.snapshot()
+	if err != nil {
+		return false, err
+	}
+	out := o.first(s)
+	if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+		return true, nil
+	}
+	in, again := o.deposit(ctx, s, out)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if in != nil {
+		if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
+			// The core may not have heard: the same again, which the relay
+			// knows by its hash.
+			o.release(out.Hash)
+			again = true
+		}
+	}
+	if again {
+		return false, errAgain
+	}
+	return false, nil
 }
 
 // deposit sends one entry and says what the core is to hear, and whether the same
@@ -1076,7 +1134,7 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 	var full noRoom
 	switch err := o.storeSpills(ctx, r, s, out); {
 	case errors.As(err, &full):
-		o.hold(out.Hash)
+		o.hold(out.Hash, time.Time{})
 		return conversation.Refused{Hash: out.Hash, Why: conversation.NoRoom, Reason: full.Error()}, false
 	case err != nil:
 		o.n.log.Debug("what an entry names is stored later", "err", err)
@@ -1089,17 +1147,20 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 	switch {
 	case err == nil:
 		if d.Kind == mailbox.Commit {
-			o.hold(out.Hash) // until it is read
+			o.hold(out.Hash, time.Time{}) // until it is read
 		}
 		return conversation.Stored{Hash: out.Hash, At: receipt.Head.Head.Mark()}, false
 	case errors.Is(err, mailbox.ErrConflict):
-		o.hold(out.Hash)
+		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.LostRace}, false
 	case errors.Is(err, mailbox.ErrStale):
-		o.hold(out.Hash)
+		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.Stale}, false
 	case errors.As(err, &evidence):
-		return conversation.Suspect{Reason: evidence.Error()}, true
+		if err := o.suspect(evidence.Error(), evidence); err != nil {
+			o.n.log.Warn("a relay's contradiction is not kept yet", "err", err)
+		}
+		return nil, true
 	case errors.As(err, &refused) && (refused.Code == wire.CodeTooLarge || refused.Code == wire.CodeMalformed):
 		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: refused.Error()}, false
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -222,9 +221,6 @@ func (t *turn) oweLater() error {
 	t.dues = true
 	return t.tx.AddDue(&store.Due{At: t.now.Add(t.n.opt.Spread(receiptSoonest, receiptLatest)), What: store.DueReceipts, Group: t.o.group})
 }
-
-// spread is a random time from least to most.
-func spread(least, most time.Duration) time.Duration { return least + rand.N(most-least+1) }
 
 // acknowledge sends receipts that are owed.
 func (t *turn) acknowledge() error {

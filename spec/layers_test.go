@@ -35,6 +35,7 @@ var layers = map[string]string{
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",
 	"relay/mailbox/membox":      "relay/mailbox",
 	"relay/mailbox/mailboxtest": "relay/mailbox",
+	"relay/relaytest":           "relay/mailbox",
 	"relay/wire":                "relay/mailbox storage/blob crypto/key crypto/codec",
 	"relay/transport":           "relay/wire crypto/key",
 	"relay/client":              "relay/wire relay/mailbox relay/transport storage/blob crypto/key crypto/codec",
@@ -46,6 +47,7 @@ var layers = map[string]string{
 	"node/conversation": "crypto relay/mailbox node/content",
 	"node/report":       "crypto node/content",
 	"node/api":          "node storage/search",
+	"node/sim":          "node relay/server relay/mailbox relay/wire relay/access crypto/key storage/kv storage/vault",
 	"node/setting":      "relay/wire",
 	"node/nodetest":     "node relay crypto storage",
 

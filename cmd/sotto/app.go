@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
 	root := a.group("sotto", "A messenger that trusts no server",
 		a.runCommand(), a.initCommand(), a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(),
 		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.eventsCommand(), a.configCommand(), a.tokenCommand(), a.reportCommand(),
-		a.rpcCommand(), a.bugReportCommand(), a.manCommand(), a.demoCommand(), a.versionCommand())
+		a.rpcCommand(), a.bugReportCommand(), a.manCommand(), a.demoCommand(), a.simCommand(), a.versionCommand())
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)

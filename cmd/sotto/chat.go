@@ -25,7 +25,7 @@ const maxShown = 1000
 const maxRead = 100_000
 
 func (a *app) chatCommand() *cobra.Command {
-	return a.group("chat", "Conversations", append([]*cobra.Command{a.chatListCommand(), a.sendCommand(), a.readCommand(), a.searchCommand(), a.watchCommand()}, a.messageCommands()...)...)
+	return a.group("chat", "Conversations", append([]*cobra.Command{a.chatListCommand(), a.sendCommand(), a.readCommand(), a.searchCommand(), a.watchCommand(), a.evidenceCommand()}, a.messageCommands()...)...)
 }
 
 func (a *app) chatListCommand() *cobra.Command {

@@ -68,6 +68,8 @@ type Node interface {
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)
+	// Evidence returns what a conversation's relay has contradicted itself by.
+	Evidence(ctx context.Context, ref string) ([]node.Evidence, error)
 	Messenger
 
 	// Around returns at most limit messages, the oldest first, with one in their middle.

@@ -392,6 +392,7 @@ func TestEveryMethodFails(t *testing.T) {
 		"Unverify":      func() error { _, err := c.Unverify(ctx, "Bob"); return err },
 		"SetVerified":   func() error { _, err := c.SetVerified(ctx, "Bob", "1"); return err },
 		"Conversations": func() error { _, err := c.Conversations(ctx); return err },
+		"Evidence":      func() error { _, err := c.Evidence(ctx, "Bob"); return err },
 		"Conversation":  func() error { _, err := c.Conversation(ctx, "Bob"); return err },
 		"SendMessage":   func() error { _, err := c.Send(ctx, "Bob", "x"); return err },
 		"Message":       func() error { _, err := c.Message(ctx, "Bob", "x"); return err },

@@ -342,6 +342,12 @@ func (c *Client) Messages(ctx context.Context, ref, before, after string, limit 
 	return out.Messages, err
 }
 
+// Evidence returns what a conversation's relay has contradicted itself by.
+func (c *Client) Evidence(ctx context.Context, ref string) ([]node.Evidence, error) {
+	out, err := getAt[allEvidence](ctx, c, "/v1/conversations/%s/evidence", ref)
+	return out.Evidence, err
+}
+
 // Around returns messages of a conversation with one in their middle.
 func (c *Client) Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error) {
 	path, err := at("/v1/conversations/%s/messages", ref)

@@ -202,6 +202,9 @@ type (
 	contacts struct {
 		Contacts []node.Contact `json:"contacts" nullable:"false"`
 	}
+	allEvidence struct {
+		Evidence []node.Evidence `json:"evidence" nullable:"false"`
+	}
 	conversations struct {
 		Conversations []node.Conversation `json:"conversations" nullable:"false"`
 	}
@@ -362,6 +365,11 @@ func (s *Server) routes() {
 				withoutDraft(&c)
 			}
 			return c, err
+		})
+	route(s, http.MethodGet, "/v1/conversations/{ref}/evidence", "evidence", "What the relay has contradicted itself by",
+		func(ctx context.Context, in *refInput) (allEvidence, error) {
+			e, err := n.Evidence(ctx, in.Ref)
+			return allEvidence{list(e)}, err
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {

@@ -215,7 +215,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting, tSent}, messageTables...)...); err != nil {
+	if err := t.clear(group, slices.Concat([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting, tSent}, messageTables, evidenceTables)...); err != nil {
 		return err
 	}
 	if err := t.unindexConversation(group); err != nil {
