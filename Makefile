@@ -4,6 +4,7 @@
 # make check  what must hold before a change lands: format, vet, layers, fuzz corpora
 # make fuzz   runs every fuzz target for FUZZTIME (30s)
 # make bench  measures, prints a table, writes .bench/results.json
+# make sim    plays WORLDS (1,000) simulated worlds, which takes the better part of an hour: for the night
 # make demo   a relay and two people in a temporary folder meet and talk
 # make build  puts the two commands into bin/
 # make interop  vets and tests crypto/mls/interop, a module of its own; it downloads gRPC
@@ -11,9 +12,10 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
+WORLDS   ?= 1000
 export CGO_ENABLED ?= 0
 
-.PHONY: run test check fuzz bench demo build interop rivals
+.PHONY: run test check fuzz bench sim demo build interop rivals
 
 build:
 	$(GO) build -trimpath -o bin/ ./cmd/sotto ./cmd/sotto-relay
@@ -45,6 +47,9 @@ fuzz:
 
 bench:
 	$(GO) run ./cmd/sotto-bench
+
+sim:
+	SOTTO_SIM_WORLDS=$(WORLDS) $(GO) test -count 1 -timeout 12h -run '^TestWorldsHeal$$' ./node/sim
 
 demo: build
 	./bin/sotto demo

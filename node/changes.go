@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -43,7 +44,11 @@ func (t *turn) stage(e conversation.Stage) error {
 		staged, meta, err := t.commit(p)
 		switch {
 		case err == nil:
-			h, err := t.enclose(mailbox.Commit, staged.Message(), store.Outgoing{Expect: e.Expect, Meta: meta})
+			inner, spills, err := t.spill(staged)
+			if err != nil {
+				return err
+			}
+			h, err := t.enclose(mailbox.Commit, inner, store.Outgoing{Expect: e.Expect, Meta: meta, Spills: spills})
 			if err != nil {
 				return err
 			}
@@ -70,7 +75,7 @@ func (t *turn) stage(e conversation.Stage) error {
 func (t *turn) commit(p *plan) (*mls.Staged, []byte, error) {
 	seen := t.seen()
 	seen.Proofs = p.proofs
-	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: p.proposals, AuthenticatedData: seen.Append(nil), Now: uint64(t.now.Unix())})
+	staged, err := t.group.Commit(&mls.CommitOptions{Proposals: p.proposals, AuthenticatedData: seen.Append(nil), Now: uint64(t.now.Unix()), TreeOutside: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,15 +86,6 @@ func (t *turn) commit(p *plan) (*mls.Staged, []byte, error) {
 	meta := keys.NextCaps()
 	if err := conversation.Validate(t.group, staged, meta); err != nil {
 		return nil, nil, err
-	}
-	if len(staged.Added()) > 0 {
-		letter, err := t.welcomeLetter(staged.Welcome(), staged.Roster())
-		if err != nil {
-			return nil, nil, err
-		}
-		if n := len(letter); n > envelope.MaxLetter {
-			return nil, nil, fmt.Errorf("the welcome would have %d bytes, and a letter has at most %d: the group is too large to add to in this version", n, envelope.MaxLetter)
-		}
 	}
 	return staged, meta, nil
 }
@@ -102,13 +98,13 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 		return nil, err
 	}
 	leaves := map[mls.LeafIndex]identity.AccountID{} // once the commit is made
-	devices := map[mls.LeafIndex]conversation.Leaf{} // now
+	keys := map[mls.LeafIndex]store.LeafKey{}        // now
 	for _, m := range t.group.Roster() {
-		l, err := conversation.ReadLeaf(m.Node)
+		account, device, err := conversation.LeafOf(m.Node)
 		if err != nil {
 			return nil, err
 		}
-		leaves[m.Leaf], devices[m.Leaf] = l.Account, l
+		leaves[m.Leaf], keys[m.Leaf] = account, leafKey(account, device)
 	}
 	for _, w := range t.group.PendingProposals() { // who wants to leave
 		if r, ok := w.Proposal.(mls.Remove); ok {
@@ -118,6 +114,15 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 	accounts := map[identity.AccountID]bool{}
 	for _, a := range leaves {
 		accounts[a] = true
+	}
+	remove := func(leaf mls.LeafIndex) { // its account stays while it has others
+		account := leaves[leaf]
+		p.proposals = append(p.proposals, mls.Remove{Removed: leaf})
+		delete(leaves, leaf)
+		delete(accounts, account)
+		for _, a := range leaves {
+			accounts[a] = true
+		}
 	}
 	after, adds := before.Clone(), 0
 	var roles []store.Change
@@ -151,44 +156,57 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 					some = true
 				}
 			}
+		case store.ChangeIdle:
+			idle, err := t.idle(before)
+			if err != nil {
+				return nil, err
+			}
+			for leaf, account := range leaves {
+				if idle[keys[leaf]] && slices.Contains(c.Leaves, keys[leaf]) && before.Role(account) < before.Role(t.n.account.ID()) {
+					remove(leaf)
+					some = true
+				}
+			}
 		case store.ChangeEnlist:
 			if adds += len(c.Packages); adds > maxAdds {
 				continue
 			}
 			for _, raw := range c.Packages {
-				kp, _, err := readPackage(raw)
+				kp, account, err := readPackage(raw)
 				if err != nil {
 					return nil, err
 				}
-				l, err := conversation.ReadLeaf(kp.LeafNode)
+				_, device, err := conversation.LeafOf(kp.LeafNode)
 				if err != nil {
 					return nil, err
 				}
-				if !hasDevice(devices, l) && t.n.account.active(l.Device) {
+				there := slices.Contains(slices.Collect(maps.Values(keys)), leafKey(account, device))
+				if !there && t.n.account.active(device) {
 					p.proposals, some = append(p.proposals, mls.Add{KeyPackage: kp}), true
 				}
 			}
 		case store.ChangeDismiss:
-			for leaf, l := range devices {
-				if _, there := leaves[leaf]; !there || !slices.Contains(c.Devices, [16]byte(l.Device)) {
+			for leaf, account := range leaves {
+				_, device := keys[leaf].Parts()
+				if !slices.Contains(c.Devices, device) {
 					continue
 				}
-				log, err := t.logOf(l.Account)
+				log, err := t.logOf(account)
 				if err != nil {
 					return nil, err
 				}
-				e, ok := log.Revocation(l.Device)
+				if log == nil {
+					continue
+				}
+				e, ok := log.Revocation(device)
 				if !ok {
 					continue // it is active again
 				}
-				if l.Account != t.n.account.ID() {
+				if account != t.n.account.ID() {
 					p.proofs = append(p.proofs, e.Append(nil))
 				}
-				p.proposals, some = append(p.proposals, mls.Remove{Removed: leaf}), true
-				delete(leaves, leaf)
-				if !hasAccount(leaves, l.Account) {
-					delete(accounts, l.Account)
-				}
+				remove(leaf)
+				some = true
 			}
 		case store.ChangeRole:
 			roles, some = append(roles, c), true
@@ -225,24 +243,6 @@ func (t *turn) plan(ids []conversation.ChangeID) (*plan, error) {
 	return p, nil
 }
 
-func hasDevice(leaves map[mls.LeafIndex]conversation.Leaf, l conversation.Leaf) bool {
-	for _, in := range leaves {
-		if in.Account == l.Account && in.Device == l.Device {
-			return true
-		}
-	}
-	return false
-}
-
-func hasAccount(leaves map[mls.LeafIndex]identity.AccountID, a identity.AccountID) bool {
-	for _, in := range leaves {
-		if in == a {
-			return true
-		}
-	}
-	return false
-}
-
 // applyToInfo makes a change of what a group shows, and reports whether it is one.
 func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 	var profile conversation.Profile
@@ -252,12 +252,23 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 			return false, err
 		}
 	}
-	was, may, retention := profile, g.MemberMay, g.Retention
+	was, member, admin, retention := string(g.Profile), g.MemberMay, g.AdminMay, g.Retention
 	switch c.What {
 	case store.ChangeName:
 		profile.Name = c.Text
 	case store.ChangeAbout:
 		profile.Description = c.Text
+	case store.ChangePicture:
+		profile.Picture = c.Picture
+	case store.ChangePolicy:
+		may := &g.MemberMay
+		if conversation.Role(c.Role) == conversation.Admin {
+			may = &g.AdminMay
+		}
+		*may &^= conversation.Rights(c.Right)
+		if c.On {
+			*may |= conversation.Rights(c.Right)
+		}
 	case store.ChangeAnnounce:
 		g.MemberMay |= conversation.MayWrite
 		if c.Role == 1 {
@@ -273,7 +284,7 @@ func applyToInfo(g *conversation.GroupInfo, c *store.Change) (bool, error) {
 	if g.Kind == conversation.ManyPeople {
 		g.Profile = profile.Append(nil)
 	}
-	return profile != was || g.MemberMay != may || g.Retention != retention, nil
+	return string(g.Profile) != was || g.MemberMay != member || g.AdminMay != admin || g.Retention != retention, nil
 }
 
 // forgetChanges removes changes that are made, or need not be.
@@ -283,31 +294,41 @@ func (t *turn) forgetChanges(ids []conversation.ChangeID) error {
 			return err
 		}
 	}
-	return nil
+	if len(ids) == 0 {
+		return nil
+	}
+	t.events = true // there is less to come
+	return t.n.noteConversation(t.tx, t.o.group)
 }
 
-// welcomeLetter is the body of the letter to a device that a commit adds.
-func (t *turn) welcomeLetter(welcome []byte, roster []mls.Member) ([]byte, error) {
-	w := conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain, Welcome: welcome}
-	known := map[identity.AccountID]bool{}
-	for _, m := range roster {
-		l, err := conversation.ReadLeaf(m.Node)
-		if err != nil {
-			return nil, err
-		}
-		if known[l.Account] {
-			continue
-		}
-		known[l.Account] = true
-		name, err := t.profileName(l.Account)
+// welcomeLetter is the letter to the devices that a commit adds, but for the names of
+// their key packages.
+func (t *turn) welcomeLetter(s *mls.Staged) (*conversation.Welcome, error) {
+	w := &conversation.Welcome{At: t.core.Cursor, Chain: t.core.Chain}
+	info, err := conversation.Group(t.group.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range info.Roles {
+		name, err := t.profileName(r.Account)
 		if err != nil {
 			return nil, err
 		}
 		if name != "" {
-			w.Names = append(w.Names, conversation.MemberName{Account: l.Account, Name: name})
+			w.AddName(r.Account, name)
 		}
 	}
-	return w.Append(nil), nil
+	for _, out := range t.outbox {
+		for _, x := range out.Spills {
+			if x.What == store.SpillInvitation {
+				w.Relay = info.Mailboxes[0].Relay
+				w.Spilled, err = envelope.ParseSpilled(x.Spilled)
+				return w, err
+			}
+		}
+	}
+	w.Inline = spillContent(s, store.SpillInvitation)
+	return w, nil
 }
 
 // profileName is what an account calls itself, "" if that is not known here.
@@ -328,11 +349,16 @@ func (t *turn) welcome(s *mls.Staged) error {
 	if len(s.Added()) == 0 {
 		return nil
 	}
-	body, err := t.welcomeLetter(s.Welcome(), t.group.Roster())
+	letter, err := t.welcomeLetter(s)
 	if err != nil {
 		return err
 	}
-	for _, leaf := range s.Added() {
+	refs, err := mls.WelcomeRefs(s.Welcome())
+	if err != nil {
+		return err
+	}
+	for i, leaf := range s.Added() {
+		letter.Package = conversation.PackageName(refs[i])
 		node, ok := t.group.Member(leaf)
 		if !ok {
 			continue
@@ -346,7 +372,7 @@ func (t *turn) welcome(s *mls.Staged) error {
 			t.n.log.Warn("a device that was added has an inbox that cannot be reached", "err", err)
 			continue
 		}
-		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, body)
+		entry, err := envelope.SealLetter(l.Inbox.SealingKey, l.Inbox.Mailbox, envelope.Welcome, letter.Append(nil))
 		if err != nil { // its key is no key: that is its own fault, and not the group's
 			t.n.log.Warn("a device that was added cannot be written to", "err", err)
 			continue
@@ -381,9 +407,16 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		return err
 	}
 	node, _ := t.group.Member(s.Committer())
-	by, err := conversation.ReadLeaf(node)
+	committer, err := conversation.ReadLeaf(node)
 	if err != nil {
 		return err
+	}
+	by := committer.Account
+	var idle map[store.LeafKey]bool
+	if slices.ContainsFunc(s.Proposals(), func(p mls.CommittedProposal) bool { return p.Proposal.Type() == mls.ProposalRemove }) {
+		if idle, err = t.idle(before); err != nil {
+			return err
+		}
 	}
 	var told []store.Told
 	tell := func(what uint8, of identity.AccountID) {
@@ -397,41 +430,51 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		remains[t.n.account.ID()] = true
 	} else {
 		for _, m := range s.Roster() {
-			l, err := conversation.ReadLeaf(m.Node)
+			account, _, err := conversation.LeafOf(m.Node)
 			if err != nil {
 				return err
 			}
-			remains[l.Account] = true
+			remains[account] = true
 		}
 	}
 	for _, p := range s.Proposals() {
 		switch r := p.Proposal.(type) {
 		case mls.Add:
-			l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
+			of, _, err := conversation.LeafOf(r.KeyPackage.LeafNode)
 			if err != nil {
 				return err
 			}
-			if before.Role(l.Account) != 0 {
-				told = append(told, store.Told{What: store.ToldNewDevice, Of: l.Account, Text: l.Cert.Fingerprint(), Other: by.Cert.Fingerprint()})
+			if before.Role(of) != 0 {
+				l, err := conversation.ReadLeaf(r.KeyPackage.LeafNode)
+				if err != nil {
+					return err
+				}
+				told = append(told, store.Told{What: store.ToldNewDevice, Of: of, Text: l.Cert.Fingerprint(), Other: committer.Cert.Fingerprint()})
 			} else {
-				tell(store.ToldAdded, l.Account)
+				tell(store.ToldAdded, of)
 			}
 		case mls.Remove:
 			gone, ok := t.group.Member(r.Removed)
 			if !ok {
 				continue
 			}
-			l, err := conversation.ReadLeaf(gone)
+			of, device, err := conversation.LeafOf(gone)
 			if err != nil {
 				return err
 			}
 			switch {
-			case remains[l.Account]:
-				told = append(told, store.Told{What: store.ToldGoneDevice, Of: l.Account, Text: l.Cert.Fingerprint()})
+			case remains[of] && !idle[leafKey(of, device)]:
+				l, err := conversation.ReadLeaf(gone)
+				if err != nil {
+					return err
+				}
+				told = append(told, store.Told{What: store.ToldGoneDevice, Of: of, Text: l.Cert.Fingerprint()})
 			case p.ByReference:
-				tell(store.ToldLeft, l.Account)
+				tell(store.ToldLeft, of)
+			case idle[leafKey(of, device)]:
+				tell(store.ToldIdle, of)
 			default:
-				tell(store.ToldRemoved, l.Account)
+				tell(store.ToldRemoved, of)
 			}
 		}
 	}
@@ -444,7 +487,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: store.ToldTimer, Value: after.Retention})
 		}
 		if !t.rec.Many {
-			return t.told(by.Account, told)
+			return t.told(by, told)
 		}
 		old, err := conversation.ParseProfile(before.Profile)
 		if err != nil {
@@ -460,6 +503,12 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 		if now.Description != old.Description {
 			told = append(told, store.Told{What: store.ToldAbout, Text: now.Description})
 		}
+		if string(now.Picture) != string(old.Picture) {
+			told = append(told, store.Told{What: store.ToldPicture})
+		}
+		if (after.MemberMay^before.MemberMay)&^conversation.MayWrite != 0 || after.AdminMay != before.AdminMay {
+			told = append(told, store.Told{What: store.ToldPolicy})
+		}
 		for _, r := range after.Roles {
 			if was := before.Role(r.Account); was != 0 && was != r.Role {
 				told = append(told, store.Told{What: store.ToldRole, Of: r.Account, Value: uint32(r.Role)})
@@ -469,7 +518,7 @@ func (t *turn) tellChanges(s *mls.Staged) error {
 			told = append(told, store.Told{What: store.ToldAnnounce, Value: uint32(boolBit(mute))})
 		}
 	}
-	return t.told(by.Account, told)
+	return t.told(by, told)
 }
 
 // told shows what a commit of an account has changed.

@@ -93,6 +93,12 @@ func (na *namer) changes(group []byte, m *store.Message) string {
 			did = append(did, fmt.Sprintf("made %s %s", of, roleNames[conversation.Role(c.Value)]))
 		case store.ToldAnnounce:
 			did = append(did, [...]string{"lets all members write", "lets only admins and owners write"}[c.Value&1])
+		case store.ToldPicture:
+			did = append(did, "changed the picture")
+		case store.ToldPolicy:
+			did = append(did, "changed what members and admins may do")
+		case store.ToldIdle:
+			did = append(did, fmt.Sprintf("removed a device of %s that had not been seen for long", of))
 		case store.ToldTimer:
 			did = append(did, timerWords(c.Value))
 		case store.ToldNewDevice:
@@ -183,7 +189,11 @@ func (n *Node) showConversation(tx *store.Tx, names *namer, c *store.Conversatio
 	out := Conversation{ID: groupID(c.Group), Kind: KindDirect, Name: names.of(c.Contact), Relay: c.Relay, State: "pending", Messages: int(c.Messages),
 		Missing: int(c.Missing), Unreadable: int(c.Unreadable), Queued: len(core.Queue) + len(core.Flight), Since: c.Since.UTC()}
 	if c.Many {
-		out.Kind, out.Name = KindGroup, c.Name
+		asking, err := tx.GroupRequests(c.Group)
+		if err != nil {
+			return out, err
+		}
+		out.Kind, out.Name, out.Requests = KindGroup, c.Name, len(asking)
 		switch {
 		case core.Over:
 			out.State = StateLeft

@@ -31,6 +31,7 @@ type NewMessage struct {
 	Poll     *NewPoll  `json:"poll,omitempty" doc:"instead of a text"`
 	Forward  *Forward  `json:"forward,omitempty" doc:"instead of a text: the text of this message"`
 	At       time.Time `json:"at,omitzero" required:"false" doc:"when to send it; without it now"`
+	Key      string    `json:"key,omitempty" maxLength:"128" doc:"of those with one key for one conversation, by one token, only the first is sent; the others are answered as it was"`
 }
 
 // NewPoll is a question to be asked.
@@ -59,13 +60,9 @@ func (n *Node) inConversation(ref string, f func(t *turn) error) error {
 	if err != nil {
 		return apiError(err)
 	}
-	o := n.ownerOf(rec.Group)
-	if o == nil { // it is not taken up yet, or the node does not run
-		n.startOwner(rec)
-		o = n.ownerOf(rec.Group)
-	}
+	o := n.needOwner(rec.Group)
 	if o == nil {
-		return fmt.Errorf("%w: the node is stopping", ErrBusy)
+		return ErrStopped
 	}
 	return apiError(o.do(f))
 }
@@ -120,9 +117,15 @@ func (t *turn) line(c *content.Message, id content.ID, from [32]byte, info *conv
 	}
 	if c.InReplyTo != nil {
 		// An answer to what stands in another conversation answers nothing here.
-		foreign, err := t.foreign(*c.InReplyTo)
+		known, err := t.tx.Known(t.o.group, *c.InReplyTo)
 		if err != nil {
 			return nil, err
+		}
+		foreign := false
+		if !known {
+			if foreign, err = t.foreign(*c.InReplyTo); err != nil {
+				return nil, err
+			}
 		}
 		if !foreign {
 			m.ReplyTo = *c.InReplyTo
@@ -176,7 +179,13 @@ func (n *Node) Send(ctx context.Context, ref, text string) (Message, error) {
 // A text to a contact that is not complete waits until it is. One that is to be sent at
 // a time is returned without an id, and is sent then or, if the node is down, as soon as
 // it is up again.
+//
+// Who does not know what became of a message with a Key sends it again with the same: it
+// is sent once. While the contact is not complete one with a Key is ErrNotReady.
 func (n *Node) SendMessage(ctx context.Context, ref string, m NewMessage) (out Message, err error) {
+	if err := m.checkKey(); err != nil {
+		return out, err
+	}
 	if m.Forward != nil {
 		if m.Text != "" || m.Poll != nil {
 			return out, fmt.Errorf("%w: a message that is forwarded has no other text", ErrInvalid)
@@ -207,12 +216,18 @@ func (n *Node) SendMessage(ctx context.Context, ref string, m NewMessage) (out M
 		return out, apiError(err)
 	}
 	if waiting != nil {
+		if m.Key != "" {
+			return out, fmt.Errorf("%w: %s is no complete contact yet", ErrNotReady, waiting.Name)
+		}
 		if m.Poll != nil || m.ReplyTo != "" || len(m.Mentions) > 0 || !m.At.IsZero() {
 			return out, fmt.Errorf("%w: %s is no complete contact yet, and until then only texts can be left for it", ErrNotReady, waiting.Name)
 		}
 		return n.sendLater(waiting.Account, &content.Message{Text: m.Text, Forwarded: m.Forward != nil})
 	}
 	err = n.inConversation(ref, func(t *turn) error {
+		if was, err := t.sentBefore(m.Key, &out); err != nil || was {
+			return err
+		}
 		if err := t.mayWrite(); err != nil {
 			return err
 		}
@@ -232,7 +247,7 @@ func (n *Node) SendMessage(ctx context.Context, ref string, m NewMessage) (out M
 		if err == nil {
 			out = t.n.namer(t.tx).message(t.o.group, &now)
 		}
-		return err
+		return errors.Join(err, t.noteSent(m.Key, said.ID))
 	})
 	return out, err
 }

@@ -16,7 +16,7 @@ import (
 const minPrefix = 4
 
 var contactStates = map[uint8]string{
-	store.ContactPending: ContactPending, store.ContactEstablished: ContactEstablished, store.ContactFailed: ContactFailed,
+	store.ContactPending: ContactPending, store.ContactEstablished: ContactEstablished, store.ContactFailed: ContactFailed, store.ContactRequested: ContactRequested,
 }
 
 func showContact(c *store.Contact) Contact {
@@ -34,6 +34,11 @@ func findContact(tx *store.Tx, ref string) (*store.Contact, error) {
 	if err != nil {
 		return nil, err
 	}
+	return pickContact(all, ref)
+}
+
+// pickContact is findContact among contacts that have been read.
+func pickContact(all []store.Contact, ref string) (*store.Contact, error) {
 	for i := range all {
 		if all[i].Name == ref || identity.AccountID(all[i].Account).String() == ref {
 			return &all[i], nil

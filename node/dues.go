@@ -25,20 +25,7 @@ const (
 func (n *Node) keepDues(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
 		wake := n.dues.next() // before looking, so that nothing slips between
-		var dues []store.Due
-		err := n.view(func(tx *store.Tx) (err error) { dues, err = tx.Dues(duesAtOnce); return err })
-		wait, did := lookAgain, false
-		for i := range dues {
-			d := &dues[i]
-			if in := d.At.Sub(n.clock()); in > 0 {
-				wait = min(wait, in)
-				break
-			}
-			if err = errors.Join(err, n.doDue(d)); err != nil {
-				break
-			}
-			did = true
-		}
+		wait, did, err := n.doDues()
 		if err != nil {
 			if ctx.Err() == nil {
 				n.log.Debug("what is due is done later", "err", err)
@@ -61,6 +48,30 @@ func (n *Node) keepDues(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+}
+
+// doDues does what is due, and reports whether there was anything; else after how long to
+// look again.
+func (n *Node) doDues() (wait time.Duration, did bool, err error) {
+	var dues []store.Due
+	if err := n.view(func(tx *store.Tx) (err error) { dues, err = tx.Dues(duesAtOnce); return err }); err != nil {
+		return 0, false, err
+	}
+	wait = lookAgain
+	for i := range dues {
+		d := &dues[i]
+		if in := d.At.Sub(n.clock()); in > 0 {
+			wait = min(wait, in)
+			break
+		}
+		// One that cannot be done now does not keep from others.
+		if failed := n.doDue(d); failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		did = true
+	}
+	return wait, did, err
 }
 
 // doDue does what is due, and forgets it in the same transaction.
@@ -119,7 +130,7 @@ func (t *turn) remove(m *store.Message) error {
 		t.rec.Messages--
 	}
 	t.events = true
-	return errors.Join(t.tx.RemoveMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID), t.n.noteConversation(t.tx, t.o.group))
+	return errors.Join(t.tx.RemoveMessage(t.o.group, m), t.n.noteMessage(t.tx, t.o.group, m.ID))
 }
 
 // sendDue sends a text that was to be sent now.

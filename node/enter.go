@@ -108,7 +108,7 @@ func openEntering(home string, o EnterOptions) (*Node, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newNode(home, o.Options, v), nil
+		return newNode(home, o.Options, v)
 	}
 	if o.Link == "" {
 		return nil, fmt.Errorf("%w: no link was entered in %s", ErrNotFound, home)
@@ -123,7 +123,7 @@ func openEntering(home string, o EnterOptions) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make vault: %w", err)
 	}
-	return newNode(home, o.Options, v), nil
+	return newNode(home, o.Options, v)
 }
 
 // beginEntering writes down what is to be entered, unless it is under way.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"iter"
 	"sync"
 
@@ -36,7 +37,7 @@ const eventPage = 256
 
 // Events gives everything that happened behind number after, and goes on with what
 // happens, until ctx is over or the node stops. It shows each thing as it is when
-// it is read.
+// it is read. It ends with ErrGone if there are events behind after that are not kept.
 func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		n.mu.Lock()
@@ -51,6 +52,9 @@ func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[Event, error]
 			err := n.view(func(tx *store.Tx) error {
 				evs, err := tx.Events(after, eventPage)
 				if err != nil {
+					return err
+				}
+				if err := continues(tx, after, evs); err != nil {
 					return err
 				}
 				names := n.namer(tx)
@@ -86,6 +90,22 @@ func (n *Node) Events(ctx context.Context, after uint64) iter.Seq2[Event, error]
 			}
 		}
 	}
+}
+
+// continues says if a reader would miss something without noticing. Who begins with 0
+// takes what there is.
+func continues(tx *store.Tx, after uint64, evs []store.Numbered) error {
+	switch {
+	case len(evs) > 0 && after > 0 && evs[0].Seq != after+1:
+		return fmt.Errorf("%w: what happened between %d and %d is not kept any more; messages are, read these and go on with the newest event", ErrGone, after, evs[0].Seq)
+	case len(evs) > 0:
+		return nil
+	}
+	last, err := tx.LastEvent()
+	if err == nil && after > last {
+		err = fmt.Errorf("%w: there is no event %d yet, the newest is %d: an older state of the node was put back", ErrGone, after, last)
+	}
+	return err
 }
 
 // LastEvent returns the number of the newest event.
@@ -148,6 +168,12 @@ func (n *Node) showEvent(tx *store.Tx, names *namer, e store.Numbered) (Event, b
 			return out, false
 		}
 		out.Type, out.Setting = EventSetting, &shown
+	case store.EventToken:
+		shown, err := n.tokenNow(tx, e.Notice)
+		if err != nil {
+			return out, false
+		}
+		out.Type, out.Token = EventToken, &shown
 	}
 	return out, true
 }

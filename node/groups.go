@@ -2,10 +2,8 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -23,6 +21,7 @@ type GroupOptions struct {
 	Name        string   `json:"name" doc:"1 to 64 characters"`
 	Description string   `json:"description,omitempty" doc:"at most 1,024 bytes"`
 	Members     []string `json:"members,omitempty" doc:"contacts to add, by name or id"`
+	MaxLeaves   int      `json:"max_leaves,omitempty" minimum:"0" maximum:"750" doc:"how many devices it has room for, for good; 0 means 256"`
 }
 
 // Group is a group conversation with its members.
@@ -31,6 +30,9 @@ type Group struct {
 	Description string        `json:"description,omitempty"`
 	Announce    bool          `json:"announce,omitempty" doc:"members without another role may not write"`
 	Members     []GroupMember `json:"members" nullable:"false"`
+	Picture     []byte        `json:"picture,omitempty" doc:"a JPEG of 128 by 128 pixels"`
+	Policy      []Policy      `json:"policy,omitempty"`
+	MaxLeaves   int           `json:"max_leaves" doc:"how many devices the group has room for"`
 	Changing    int           `json:"changing,omitempty" doc:"changes made here that are not yet the group's"`
 }
 
@@ -51,6 +53,46 @@ type GroupChange struct {
 	Add         []string `json:"add,omitempty" doc:"contacts"`
 	Remove      []string `json:"remove,omitempty" doc:"members, by name or account"`
 	Roles       []RoleOf `json:"roles,omitempty"`
+	Picture     *[]byte  `json:"picture,omitempty" doc:"a JPEG or PNG, which is shrunk; empty for none"`
+	Policy      []Policy `json:"policy,omitempty" doc:"what roles may do; owners decide that"`
+}
+
+// Policy says whether a role may do something. What owners may is not changed.
+type Policy struct {
+	Role    string `json:"role" enum:"member,admin,owner"`
+	Right   string `json:"right" enum:"add,remove,rename,relays,roles,retention,write"`
+	Allowed bool   `json:"allowed"`
+}
+
+// policyOf lists what roles may do.
+func policyOf(info *conversation.GroupInfo) (out []Policy) {
+	for _, r := range []struct {
+		role conversation.Role
+		may  conversation.Rights
+	}{{conversation.Member, info.MemberMay}, {conversation.Admin, info.AdminMay}, {conversation.Owner, info.OwnerMay}} {
+		for right := conversation.MayAdd; right <= conversation.MayWrite; right <<= 1 {
+			out = append(out, Policy{roleNames[r.role], conversation.RightNames[right], r.may&right != 0})
+		}
+	}
+	return out
+}
+
+// change is the change that a policy asks for.
+func (p Policy) change() (store.Change, error) {
+	role, err := parseRole(p.Role)
+	if err != nil {
+		return store.Change{}, err
+	}
+	for right, name := range conversation.RightNames {
+		if name != p.Right {
+			continue
+		}
+		if role == conversation.Owner {
+			return store.Change{}, fmt.Errorf("%w: owners may do everything", ErrInvalid)
+		}
+		return store.Change{What: store.ChangePolicy, Role: uint8(role), Right: uint32(right), On: p.Allowed}, nil
+	}
+	return store.Change{}, fmt.Errorf("%w: there is no right %q", ErrInvalid, p.Right)
 }
 
 // RoleOf gives a member a role.
@@ -83,6 +125,12 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 	if err := profile.Check(); err != nil {
 		return Conversation{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if o.MaxLeaves == 0 {
+		o.MaxLeaves = conversation.DefaultLeaves
+	}
+	if o.MaxLeaves < minLeaves || o.MaxLeaves > maxLeaves {
+		return Conversation{}, fmt.Errorf("%w: a group has room for %d to %d devices", ErrInvalid, minLeaves, maxLeaves)
+	}
 	home := n.homeRelay()
 	if home == "" {
 		return Conversation{}, fmt.Errorf("%w: this node knows no relay; start it with its embedded relay, or name one with sotto config set relay ADDRESS", ErrUnreachable)
@@ -108,7 +156,7 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 		if err != nil {
 			return err
 		}
-		info := conversation.NewGroup(conversation.MailboxRef{Relay: at.Append(nil), Mailbox: box.ID}, n.account.ID(), profile)
+		info := conversation.NewGroup(conversation.MailboxRef{Relay: at.Append(nil), Mailbox: box.ID}, n.account.ID(), profile, o.MaxLeaves)
 		g, err := mls.NewGroup(n.mlsConfig(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: n.lifetime(), Capabilities: capabilities(), LeafExtensions: leaf,
 			Extensions: mls.Extensions{conversation.RequiredCapabilities(), {Type: mls.ExtensionType(conversation.ExtensionGroup), Data: info.Append(nil)}}})
 		if err != nil {
@@ -121,13 +169,11 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 		box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 		rec = &store.Conversation{Group: g.GroupID(), Relay: box.Relay, Mailbox: box.ID, Made: &box, Since: n.clock(), Many: true, Name: name}
 		core := &conversation.Core{Chain: mailbox.FirstChain(box.ID), Open: true, Updated: n.clock(), Active: n.clock()}
-		t := &turn{ownerState: &ownerState{rec: *rec}, o: &owner{group: rec.Group}, n: n, tx: tx, now: n.clock()}
+		t := &turn{ownerState: &ownerState{rec: *rec, group: g}, o: &owner{group: rec.Group}, n: n, tx: tx, now: n.clock()}
 		if len(o.Members) > 0 {
-			c, err := t.wishAdd(o.Members)
-			if err != nil {
+			if core.Changes, err = t.wishAdd(o.Members, o.MaxLeaves); err != nil {
 				return err
 			}
-			core.Changes = []conversation.ChangeID{conversation.ChangeID(c)}
 		}
 		return n.putConversation(tx, rec, g, core, keys)
 	})
@@ -138,29 +184,59 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 	return n.Conversation(ctx, groupID(rec.Group))
 }
 
-// wishAdd notes that contacts are to be added, with the key packages that takes.
-func (t *turn) wishAdd(refs []string) (id uint64, err error) {
+// How much room a group is made with: at most what one transaction of the vault can
+// hold of a tree, and of a commit that is staged.
+const (
+	minLeaves = 2
+	maxLeaves = 750
+)
+
+// wishAdd notes that contacts are to be added, with the key packages that takes: as many
+// changes as it takes commits.
+func (t *turn) wishAdd(refs []string, room int) (ids []conversation.ChangeID, err error) {
+	known, leaves := map[[32]byte]bool{}, len(t.group.Roster())
 	c := store.Change{What: store.ChangeAdd}
+	note := func() error {
+		if len(c.Accounts) == 0 {
+			return nil
+		}
+		err := t.tx.AddChange(t.o.group, &c)
+		ids = append(ids, conversation.ChangeID(c.ID))
+		c = store.Change{What: store.ChangeAdd}
+		return err
+	}
+	contacts, err := t.tx.Contacts()
+	if err != nil {
+		return nil, err
+	}
 	for _, ref := range refs {
-		contact, err := findContact(t.tx, ref)
+		contact, err := pickContact(contacts, ref)
 		switch {
 		case err != nil:
-			return 0, err
+			return nil, err
 		case contact.State != store.ContactEstablished:
-			return 0, fmt.Errorf("%w: %s is no complete contact yet: %s", ErrNotReady, contact.Name, contactWaits(contact))
+			return nil, fmt.Errorf("%w: %s is no complete contact yet: %s", ErrNotReady, contact.Name, contactWaits(contact))
 		case contact.Blocked:
-			return 0, fmt.Errorf("%w: %s", ErrBlocked, contact.Name)
-		case slices.Contains(c.Accounts, contact.Account):
+			return nil, fmt.Errorf("%w: %s", ErrBlocked, contact.Name)
+		case known[contact.Account]:
 			continue
 		}
 		packages, err := t.setAside(contact)
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
+		if leaves += len(packages); leaves > room {
+			return nil, fmt.Errorf("%w: the group has room for %d devices", ErrTooLarge, room)
+		}
+		if len(c.Packages)+len(packages) > maxAdds {
+			if err := note(); err != nil {
+				return nil, err
+			}
+		}
+		known[contact.Account] = true
 		c.Accounts, c.Packages = append(c.Accounts, contact.Account), append(c.Packages, packages...)
 	}
-	err = t.tx.AddChange(t.o.group, &c)
-	return c.ID, err
+	return ids, note()
 }
 
 // inGroup runs f in a turn of a group that this device is a member of.
@@ -180,9 +256,9 @@ func (n *Node) inGroup(ref string, f func(t *turn, info *conversation.GroupInfo)
 	if err != nil {
 		return apiError(err)
 	}
-	o := n.ownerOf(group)
+	o := n.needOwner(group)
 	if o == nil {
-		return fmt.Errorf("%w: the node is stopping", ErrBusy)
+		return ErrStopped
 	}
 	return apiError(o.do(func(t *turn) error {
 		if t.core.Over || t.core.Leaving {
@@ -211,13 +287,32 @@ func (n *Node) ChangeGroup(ctx context.Context, ref string, g GroupChange) (Grou
 			}
 			return nil
 		}
-		err := errors.Join(need(conversation.MayRename, g.Name != nil || g.Description != nil, "change name or description"),
-			need(conversation.MayChangeRoles, g.Announce != nil, "decide who writes"),
+		err := errors.Join(need(conversation.MayRename, g.Name != nil || g.Description != nil || g.Picture != nil, "change name, description or picture"),
 			need(conversation.MayAdd, len(g.Add) > 0, "add anybody"), need(conversation.MayRemove, len(g.Remove) > 0, "remove anybody"))
 		if err != nil {
 			return err
 		}
+		if (g.Announce != nil || len(g.Policy) > 0) && info.Role(n.account.ID()) != conversation.Owner {
+			return fmt.Errorf("%w: only owners decide what others may do in %s", ErrNotAllowed, t.rec.Name)
+		}
 		var changes []store.Change
+		if g.Picture != nil {
+			c := store.Change{What: store.ChangePicture}
+			if len(*g.Picture) > 0 {
+				var err error
+				if c.Picture, err = ShrinkPicture(*g.Picture); err != nil {
+					return err
+				}
+			}
+			changes = append(changes, c)
+		}
+		for _, p := range g.Policy {
+			c, err := p.change()
+			if err != nil {
+				return err
+			}
+			changes = append(changes, c)
+		}
 		if g.Name != nil {
 			name, err := identity.NormalizeName(*g.Name)
 			if err != nil {
@@ -278,11 +373,15 @@ func (n *Node) ChangeGroup(ctx context.Context, ref string, g GroupChange) (Grou
 			}
 		}
 		if len(g.Add) > 0 {
-			id, err := t.wishAdd(g.Add)
+			ids, err := t.wishAdd(g.Add, int(info.MaxLeaves))
 			if err != nil {
 				return err
 			}
-			return t.step(conversation.Change{ID: conversation.ChangeID(id)})
+			for _, id := range ids {
+				if err := t.step(conversation.Change{ID: id}); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	})
@@ -334,7 +433,8 @@ func (n *Node) Group(ctx context.Context, ref string) (out Group, err error) {
 		return out, err
 	}
 	out.Description, out.Announce = profile.Description, info.MemberMay&conversation.MayWrite == 0
-	out.Changing = len(s.core.Changes)
+	out.Picture, out.Policy = shownPicture(profile.Picture), policyOf(info)
+	out.Changing, out.MaxLeaves = len(s.core.Changes), int(info.MaxLeaves)
 	err = n.view(func(tx *store.Tx) (err error) { out.Members, err = n.members(tx, s.group); return err })
 	return out, apiError(err)
 }
@@ -387,64 +487,76 @@ func findMember(members []GroupMember, ref string) (identity.AccountID, error) {
 // joinSpread is for how long, for each member, those who join put off their first path
 // update, so that they do not all commit at once; and joinSpreadMax for how long at most.
 const (
-	joinAtOnce    = 4 // members up to which nobody waits
+	joinAtOnce    = 4  // members up to which nobody waits
+	joinAside     = 32 // and beyond which a message is not kept waiting by the update
 	joinSpread    = 30 * time.Second
 	joinSpreadMax = 6 * time.Hour
 )
 
-// join joins a group by a letter. It returns the group.
-func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
-	w, err := conversation.ParseWelcome(body)
+// invitedBy returns the contact that a welcome can be from, or this account, and the key
+// package that it was given for that.
+func (n *Node) invitedBy(tx *store.Tx, w *conversation.Welcome) (contact store.Contact, held store.Bundle, err error) {
+	held, err = tx.Bundle(w.Package)
+	if errors.Is(err, store.ErrNotFound) {
+		return contact, held, passOver("a welcome for no key package of ours")
+	}
 	if err != nil {
-		return nil, passOver("%w", err)
+		return contact, held, err
 	}
-	refs, err := mls.WelcomeRefs(w.Welcome)
-	if err != nil {
-		return nil, passOver("%w", err)
+	if held.Joining != [32]byte{} { // who lets us in need not be somebody we know
+		j, err := tx.Joining(held.Joining)
+		return store.Contact{Account: j.Account, Name: j.By}, held, err
 	}
-	var held store.Bundle
-	for _, ref := range refs {
-		held, err = tx.Bundle(sha256.Sum256(ref))
-		if !errors.Is(err, store.ErrNotFound) {
-			break
-		}
+	if held.Contact == n.account.ID() {
+		return store.Contact{Account: held.Contact, Name: "Another device of yours"}, held, nil
 	}
-	if errors.Is(err, store.ErrNotFound) || len(refs) == 0 {
-		return nil, passOver("a welcome for no key package of ours")
+	if contact, err = tx.Contact(held.Contact); err != nil {
+		return contact, held, err
 	}
+	if contact.Blocked || contact.State != store.ContactEstablished {
+		err = passOver("a welcome from a contact that is blocked or not complete")
+	}
+	return contact, held, err
+}
+
+// join joins a group by a letter and its invitation. It returns the group.
+func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]byte, error) {
+	contact, held, err := n.invitedBy(tx, w)
 	if err != nil {
 		return nil, err
-	}
-	own := held.Contact == n.account.ID()
-	var contact store.Contact
-	if !own {
-		if contact, err = tx.Contact(held.Contact); err != nil {
-			return nil, err
-		}
-		if contact.Blocked || contact.State != store.ContactEstablished {
-			return nil, passOver("a welcome from a contact that is blocked or not complete")
-		}
 	}
 	bundle, err := mls.ParseKeyPackageBundle(held.Bundle)
 	if err != nil {
 		return nil, err
 	}
-	g, inviter, err := mls.Join(n.mlsConfig(), w.Welcome, bundle, nil)
+	invitation, err := conversation.ParseInvitation(content)
+	if err != nil {
+		return nil, passOver("%w", err)
+	}
+	g, inviter, err := mls.Join(n.mlsConfig(), invitation.Welcome, bundle, &mls.JoinOptions{RatchetTree: invitation.Tree})
 	if err != nil {
 		return nil, passOver("%w", err)
 	}
 	var info *conversation.GroupInfo
-	if own {
+	var joining store.Joining
+	from := identity.AccountID(contact.Account)
+	own := from == n.account.ID()
+	switch {
+	case held.Joining != [32]byte{}:
+		if joining, err = tx.Joining(held.Joining); err != nil {
+			return nil, err
+		}
+		info, from, err = conversation.ValidateLink(g, inviter, joining.Group, joining.Account)
+	case own:
 		var by conversation.Leaf
-		if info, by, err = conversation.ValidateOwnWelcome(g, inviter, n.account.ID()); err == nil && !n.account.active(by.Device) {
+		if info, by, err = conversation.ValidateOwnWelcome(g, inviter, from); err == nil && !n.account.active(by.Device) {
 			err = errors.New("made by a device that the account no longer has")
 		}
 		if err == nil && info.Kind != conversation.ManyPeople {
-			return n.joinOwn(tx, w, g, info)
+			return n.joinOwn(tx, w, &held, g, info)
 		}
-		contact.Account = n.account.ID()
-	} else {
-		info, err = conversation.ValidateWelcome(g, inviter, contact.Account)
+	default:
+		info, err = conversation.ValidateWelcome(g, inviter, from)
 	}
 	if err != nil {
 		return nil, passOver("%w", err)
@@ -469,7 +581,7 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 		}
 		rec = old // it has come back: the history goes on
 	}
-	core, keys, err := n.enterGroup(&rec, w, g, info)
+	core, keys, err := n.enterGroup(&rec, w, &held, g, info)
 	if err != nil {
 		return nil, err
 	}
@@ -487,13 +599,17 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 		}
 	}
 	now := n.clock()
-	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), State: store.MessageReceived, Kind: store.KindChange, From: contact.Account,
+	told := &store.Message{ID: random32(), Seq: uint64(w.At.Seq), State: store.MessageReceived, Kind: store.KindChange, From: from,
 		Sent: now, Arrived: now, Told: []store.Told{{What: store.ToldAdded, Of: n.account.ID()}}}
 	if own {
 		told.Mine, told.Told = true, []store.Told{{What: store.ToldThisDevice, Of: n.account.ID()}}
 	}
 	rec.Messages++
-	err = errors.Join(n.putConversation(tx, &rec, g, core, keys), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
+	err = errors.Join(n.putConversation(tx, &rec, g, core, keys), n.noteRoster(tx, g), tx.PutMessage(group, told), n.noteMessage(tx, group, told.ID))
+	if held.Joining != [32]byte{} {
+		joining.Step = store.AcceptDone
+		return group, errors.Join(err, tx.PutJoining(&joining))
+	}
 	// What was used up is replaced.
 	if !own {
 		n.takeUp(contact.Group)
@@ -502,7 +618,7 @@ func (n *Node) join(tx *store.Tx, body []byte) ([]byte, error) {
 }
 
 // enterGroup makes the record and the core of a group that a welcome has led to.
-func (n *Node) enterGroup(rec *store.Conversation, w *conversation.Welcome, g *mls.Group, info *conversation.GroupInfo) (*conversation.Core, conversation.EpochKeys, error) {
+func (n *Node) enterGroup(rec *store.Conversation, w *conversation.Welcome, held *store.Bundle, g *mls.Group, info *conversation.GroupInfo) (*conversation.Core, conversation.EpochKeys, error) {
 	ref := info.Mailboxes[0]
 	at, err := wire.ReadAddress(ref.Relay)
 	if err != nil {
@@ -515,14 +631,15 @@ func (n *Node) enterGroup(rec *store.Conversation, w *conversation.Welcome, g *m
 	rec.Relay, rec.Mailbox, rec.BaseEpoch, rec.Made = at.String(), ref.Mailbox, ref.BaseEpoch, nil
 	core := &conversation.Core{Epoch: g.Epoch(), Gen: mailbox.Gen(g.Epoch() - ref.BaseEpoch), Cursor: w.At, Chain: w.Chain, Fence: w.At, Open: true, Wanted: true}
 	if members := len(g.Roster()); members > joinAtOnce {
-		core.Later = n.clock().Add(rand.N(min(time.Duration(members)*joinSpread, joinSpreadMax)))
+		core.Later = n.clock().Add(n.opt.Random(min(time.Duration(members)*joinSpread, joinSpreadMax)))
+		core.Aside = members > joinAside && !held.LastResort
 	}
 	return core, keys, nil
 }
 
 // joinOwn joins a conversation between two, or the one among the account's devices, that
 // another of these has brought this one into.
-func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, g *mls.Group, info *conversation.GroupInfo) ([]byte, error) {
+func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, held *store.Bundle, g *mls.Group, info *conversation.GroupInfo) ([]byte, error) {
 	group := g.GroupID()
 	rec := store.Conversation{Group: group, Since: n.clock(), Own: info.Kind == conversation.Self, Contact: n.account.ID()}
 	switch old, err := tx.Conversation(group); {
@@ -540,7 +657,7 @@ func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, g *mls.Group, info
 		rec = old // the device is one again
 		rec.LogTold = 0
 	}
-	core, keys, err := n.enterGroup(&rec, w, g, info)
+	core, keys, err := n.enterGroup(&rec, w, held, g, info)
 	if err != nil {
 		return nil, err
 	}

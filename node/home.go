@@ -30,6 +30,8 @@ type InitOptions struct {
 	// Params is what the passphrase is stretched with; the zero value is the
 	// default. Tests take vault.FloorParams.
 	Params vault.Params
+
+	Stretch func(passphrase, salt []byte, p vault.Params) []byte // of the vault, for simulations
 }
 
 // InitResult is what a new home's owner must know.
@@ -77,7 +79,7 @@ func Init(ctx context.Context, home string, o InitOptions) (InitResult, error) {
 	if params == (vault.Params{}) {
 		params = vault.DefaultParams
 	}
-	v, err := vault.Create(dir, vault.Options{Passphrase: o.Passphrase, Params: params, Keys: map[string][]byte{"recovery": vaultKey}, Config: vault.Config{Schema: store.Schema}})
+	v, err := vault.Create(dir, vault.Options{Passphrase: o.Passphrase, Params: params, Keys: map[string][]byte{"recovery": vaultKey}, Config: vault.Config{Schema: store.Schema, Stretch: o.Stretch}})
 	if err != nil {
 		return InitResult{}, apiError(fmt.Errorf("make vault: %w", err))
 	}

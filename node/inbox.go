@@ -41,34 +41,7 @@ func (n *Node) startInbox() error {
 
 func (n *Node) readInbox(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
-		err := func() error {
-			in, err := n.openInbox(ctx)
-			if err != nil {
-				return err
-			}
-			r, err := n.relayAt(in.Mailbox.Relay)
-			if err != nil {
-				return err
-			}
-			from := client.Place{At: in.Cursor, Chain: in.Chain}
-			err = r.client.Subscribe(ctx, key.CapabilityFromSeed(in.Read), in.Mailbox.ID, 0, from, func(p *client.Page) error {
-				failures = 0
-				return n.takeLetters(ctx, p)
-			})
-			if errors.Is(err, mailbox.ErrEra) {
-				// The relay was restored from a copy: letters are read again from
-				// what it has, and those dealt with are known.
-				return n.update(func(tx *store.Tx) error {
-					in, err := tx.Inbox()
-					if err != nil {
-						return err
-					}
-					in.Cursor, in.Chain = mailbox.Mark{}, mailbox.FirstChain(in.Mailbox.ID)
-					return tx.PutInbox(&in)
-				})
-			}
-			return err
-		}()
+		err := n.inboxOn(ctx, (*client.Client).Subscribe, func() { failures = 0 })
 		if err != nil && ctx.Err() == nil {
 			n.log.Debug("the inbox is not read", "err", err)
 		}
@@ -76,6 +49,36 @@ func (n *Node) readInbox(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// inboxOn reads the inbox, and calls got at each page.
+func (n *Node) inboxOn(ctx context.Context, bring reading, got func()) error {
+	in, err := n.openInbox(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := n.relayAt(in.Mailbox.Relay)
+	if err != nil {
+		return err
+	}
+	from := client.Place{At: in.Cursor, Chain: in.Chain}
+	err = bring(r.client, ctx, key.CapabilityFromSeed(in.Read), in.Mailbox.ID, 0, from, func(p *client.Page) error {
+		got()
+		return n.takeLetters(ctx, p)
+	})
+	if errors.Is(err, mailbox.ErrEra) {
+		// The relay was restored from a copy: letters are read again from
+		// what it has, and those dealt with are known.
+		return n.update(func(tx *store.Tx) error {
+			in, err := tx.Inbox()
+			if err != nil {
+				return err
+			}
+			in.Cursor, in.Chain = mailbox.Mark{}, mailbox.FirstChain(in.Mailbox.ID)
+			return tx.PutInbox(&in)
+		})
+	}
+	return err
 }
 
 // takeLetters deals with a page of the inbox, letter by letter, and trims it.
@@ -112,6 +115,7 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 		}
 	}
 	n.startLetters() // what was answered
+	n.fetchInvited()
 	n.trimInbox()
 	return nil
 }
@@ -134,7 +138,7 @@ func (n *Node) takeUp(group []byte) {
 		}
 		return o.do(func(t *turn) error {
 			if t.rec.Many {
-				return errors.Join(t.announce(), t.keepUp())
+				return errors.Join(t.announce(), t.keepUp(), t.passRequests())
 			}
 			if t.rec.Own {
 				return errors.Join(t.keepUp(), t.handOut())
@@ -186,7 +190,7 @@ func (n *Node) letter(tx *store.Tx, in *store.Inbox, entry []byte) (group []byte
 	case envelope.ContactAccept:
 		group, err = n.answer(tx, body)
 	case envelope.Welcome:
-		group, err = n.join(tx, body)
+		group, err = n.welcomed(tx, body)
 	case envelope.LinkRequest:
 		err = n.linkRequest(tx, body)
 	case envelope.LinkMessage:
@@ -221,11 +225,16 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if err != nil {
 		return nil, passOver("a request to no invite of ours")
 	}
+	if len(inv.Group) > 0 {
+		return inv.Group, n.groupRequest(tx, &inv, b)
+	}
 	switch {
 	case inv.State == store.InviteAnswered && inv.Request == b.Hash():
 		return nil, passOver("a repeat of a request that has been answered")
 	case inv.State == store.InviteAnswered:
 		return nil, n.notice(tx, "Somebody else has tried an invite that was used already. Compare safety numbers with who you gave it to.")
+	case inv.State == store.InviteAsked:
+		return nil, passOver("a request to an invite about which is to be decided")
 	case inv.State != store.InviteOpen:
 		return nil, passOver("a request to an invite that is over")
 	}
@@ -248,6 +257,8 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
 		return nil, err
+	case old.Blocked:
+		return nil, passOver("a request of an account that is blocked")
 	case old.State == store.ContactEstablished:
 		return nil, n.notice(tx, old.Name+" has opened an invite and is a contact already.")
 	case len(old.Group) > 0: // one more try after a first of which nothing came
@@ -255,6 +266,10 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 			return nil, err
 		}
 		n.endOwner(old.Group)
+	}
+
+	if inv.Ask {
+		return nil, n.ask(tx, &inv, body, b.Hash(), q)
 	}
 
 	// The group, of this device alone at first.

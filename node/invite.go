@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"sotto/crypto/envelope"
@@ -26,6 +27,7 @@ import (
 type InviteOptions struct {
 	Expires time.Duration // from now; 0 means DefaultInvite
 	Name    string        // what to call who opens it; empty: by their profile name
+	Ask     bool          // whoever opens it is shown as a request, about which the user decides
 }
 
 // How long an invite can be opened.
@@ -39,7 +41,7 @@ const (
 )
 
 // Invite makes an invite. Whoever opens the link becomes a contact: making it is
-// consent. It returns ErrInvalid, and ErrUnreachable if no relay is known.
+// consent, unless o.Ask says that it is not. It returns ErrInvalid, and ErrUnreachable if no relay is known.
 func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	switch {
 	case o.Expires == 0:
@@ -79,7 +81,7 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	}
 	read, owner := link.Secret.SlotRead(), key.NewCapability()
 	rec := &store.Invite{OfferHash: secrets.OfferHash, Secrets: secrets.Append(nil), Relay: home, Slot: wire.SlotID(at.Key, read.Public()),
-		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: expires, Name: o.Name, State: store.InviteOpen, Created: n.clock()}
+		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: expires, Name: o.Name, State: store.InviteOpen, Created: n.clock(), Ask: o.Ask}
 	if err := n.update(func(tx *store.Tx) error { return tx.PutInvite(rec) }); err != nil {
 		return Invite{}, apiError(err)
 	}
@@ -170,7 +172,7 @@ func (n *Node) placeInvite(offer [32]byte) {
 		if err != nil {
 			return err
 		}
-		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), true, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
+		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), len(i.Group) == 0, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
 		if n.heed(err) != nil {
 			return err
 		}
@@ -219,7 +221,7 @@ func (n *Node) Invites(ctx context.Context) (out []Invite, err error) {
 	err = n.view(func(tx *store.Tx) error {
 		all, err := tx.Invites()
 		for _, i := range all {
-			if i.State == store.InviteOpen && i.Expires > now {
+			if i.State == store.InviteOpen && i.Expires > now && len(i.Group) == 0 {
 				open = append(open, i)
 			}
 		}
@@ -590,6 +592,14 @@ func (n *Node) deposit(ctx context.Context, address string, inbox [32]byte, seed
 	return err
 }
 
+// lettersAtOnce is how many letters are under way at once, less than a session may
+// have requests.
+const lettersAtOnce = 16
+
+// errNotMade is about a letter that waits for its conversation's mailbox: the owner of
+// that starts the letters again.
+var errNotMade = errors.New("the conversation's mailbox is not made yet")
+
 // startLetters sends what is to be sent to inboxes, once the mailbox that a letter is
 // about is there.
 func (n *Node) startLetters() {
@@ -599,21 +609,37 @@ func (n *Node) startLetters() {
 			return err
 		}
 		var failed error
-		for _, l := range letters {
-			made := true
-			n.view(func(tx *store.Tx) error {
-				c, err := tx.Conversation(l.Group)
-				made = err != nil || c.Made == nil || c.Made.Created
+		for ; len(letters) > 0; letters = letters[min(len(letters), lettersAtOnce):] {
+			some := letters[:min(len(letters), lettersAtOnce)]
+			errs := make([]error, len(some))
+			var wg sync.WaitGroup
+			for i, l := range some {
+				made := true
+				n.view(func(tx *store.Tx) error {
+					c, err := tx.Conversation(l.Group)
+					made = err != nil || c.Made == nil || c.Made.Created
+					return nil
+				})
+				if !made {
+					errs[i] = errNotMade
+					continue
+				}
+				wg.Go(func() { errs[i] = n.deposit(ctx, l.Relay, l.Inbox, l.AppendSeed, l.Entry) })
+			}
+			wg.Wait()
+			err := n.update(func(tx *store.Tx) error {
+				for i, l := range some {
+					if errs[i] == nil {
+						if err := tx.DeleteLetter(l.Number); err != nil {
+							return err
+						}
+					} else if errs[i] != errNotMade {
+						failed = errs[i]
+					}
+				}
 				return nil
 			})
-			if !made {
-				continue // its owner starts this again
-			}
-			if err := n.deposit(ctx, l.Relay, l.Inbox, l.AppendSeed, l.Entry); err != nil {
-				failed = err
-				continue
-			}
-			if err := n.update(func(tx *store.Tx) error { return tx.DeleteLetter(l.Number) }); err != nil {
+			if err != nil {
 				return err
 			}
 		}

@@ -39,7 +39,7 @@ func (t *turn) handOut() error {
 	}
 	for _, b := range all {
 		switch age := t.now.Sub(b.Made); {
-		case b.Contact != t.rec.Contact:
+		case b.Contact != t.rec.Contact || b.Joining != [32]byte{}:
 		case age > lifetimeAfter:
 			if err := t.tx.DeleteBundle(b.Ref); err != nil {
 				return err
@@ -149,6 +149,8 @@ func (t *turn) hear(from conversation.Leaf, c *content.Message, it *item) error 
 		return nil
 	}
 	switch c.Kind {
+	case content.GroupRequest, content.GroupRefusal:
+		return t.takeRequest(c, it.rights)
 	case content.Receipt:
 		return t.takeReceipt(c, it)
 	case content.Typing:

@@ -11,6 +11,15 @@
 //	go n.Run(ctx)
 //	m, err := n.Send(ctx, "ben", "hello")
 //
+// # As a library
+//
+// A program of its own may be a node: the example opens two, with a relay between them,
+// in one process. Its methods are safe for several goroutines, and are those that the
+// local API shows (package api), which is the better choice for a program that can
+// stand beside a node: a home is one process's. In the moment before Run has taken up
+// what stands in the vault, and after it has returned, what is about a conversation is
+// refused with ErrStopped. Close comes when Run has returned.
+//
 // # How it works
 //
 // One goroutine owns a conversation. For each thing that happens (a message typed, an
@@ -30,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mrand "math/rand/v2"
 	"net"
 	"path/filepath"
 	"sync"
@@ -44,6 +54,7 @@ import (
 	"sotto/relay/client"
 	"sotto/relay/wire"
 	"sotto/storage/kv"
+	"sotto/storage/search"
 	"sotto/storage/vault"
 )
 
@@ -63,6 +74,10 @@ type Options struct {
 	Logger     *slog.Logger
 	Clock      func() time.Time // default: time.Now
 
+	// Random returns a random time of 0 to below d, by which devices come apart that
+	// heard the same; default: rand.N of math/rand/v2.
+	Random func(d time.Duration) time.Duration
+
 	// Dial connects to a relay; default: libp2p with a fresh host for each relay
 	// and start.
 	Dial Dial
@@ -76,6 +91,7 @@ type Options struct {
 	Free    func(dir string) (uint64, error)
 	Hook    kv.Hook
 	Sealed  func(key [32]byte, nonce [24]byte)
+	Stretch func(passphrase, salt []byte, p vault.Params) []byte
 }
 
 // Dial connects to a relay and returns the key of who answered.
@@ -102,6 +118,7 @@ type Node struct {
 
 	mu      sync.Mutex // guards the following fields
 	running context.Context
+	byHand  bool // a Stepper does what goroutines do otherwise
 	stop    context.CancelFunc
 	tasks   *tasks
 	work    sync.WaitGroup // goroutines of Run
@@ -119,8 +136,11 @@ func (o *Options) complete() {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Random == nil {
+		o.Random = mrand.N[time.Duration]
+	}
 	if o.Spread == nil {
-		o.Spread = spread
+		o.Spread = func(least, most time.Duration) time.Duration { return least + o.Random(most-least+1) }
 	}
 	if o.Free == nil {
 		o.Free = kv.FreeAt
@@ -128,7 +148,7 @@ func (o *Options) complete() {
 }
 
 func (o *Options) vault() vault.Config {
-	return vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Logger: o.Logger}
+	return vault.Config{Schema: store.Schema, Reserve: o.Reserve, Free: o.Free, MaxTx: 4 << 20, Hook: o.Hook, Sealed: o.Sealed, Stretch: o.Stretch, Logger: o.Logger}
 }
 
 // Open unlocks a home. It returns ErrNotFound if there is no account, ErrLocked,
@@ -145,7 +165,10 @@ func Open(home string, o Options) (*Node, error) {
 	if err != nil {
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
 	}
-	n := newNode(home, o, v)
+	n, err := newNode(home, o, v)
+	if err != nil {
+		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
+	}
 	if err := n.load(); err != nil {
 		v.Close()
 		return nil, apiError(fmt.Errorf("open %s: %w", home, err))
@@ -153,10 +176,16 @@ func Open(home string, o Options) (*Node, error) {
 	return n, nil
 }
 
-func newNode(home string, o Options, v *vault.Vault) *Node {
+// newNode closes the vault if it fails.
+func newNode(home string, o Options, v *vault.Vault) (*Node, error) {
+	index, err := search.Open(v)
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
 	o.Passphrase = nil
-	return &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v}, started: o.Clock(), events: newHub(), dues: newHub(),
-		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}
+	return &Node{home: home, opt: o, log: o.Logger, clock: o.Clock, db: store.DB{Vault: v, Index: index}, started: o.Clock(), events: newHub(), dues: newHub(),
+		owners: map[string]*owner{}, relays: map[key.RelayPublic]*relay{}}, nil
 }
 
 func (n *Node) load() error {
@@ -243,6 +272,7 @@ func (n *Node) Run(ctx context.Context) error {
 					n.log.Warn("old events are not trimmed", "err", err)
 				}
 				n.task("overdue", func(context.Context) error { return n.dropOverdue() })
+				n.cleanIndex()
 			}
 		}
 	}
@@ -300,6 +330,18 @@ func (n *Node) begin() error {
 	n.startLetters()
 	n.giveHistory()
 	n.takeHistory()
+	n.fetchInvited()
+	n.collect()
+	var joinings []store.Joining
+	if err := n.view(func(tx *store.Tx) (err error) { joinings, err = tx.Joinings(); return err }); err != nil {
+		return apiError(err)
+	}
+	for _, j := range joinings {
+		if j.Step == store.AcceptTaking || j.Step == store.AcceptSending {
+			n.advanceJoining(j.ID)
+		}
+	}
+	n.keepIndex()
 	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
 	return nil
@@ -309,7 +351,7 @@ func (n *Node) begin() error {
 func (n *Node) spawn(f func(ctx context.Context)) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.running == nil || n.running.Err() != nil {
+	if n.running == nil || n.running.Err() != nil || n.byHand {
 		return false
 	}
 	ctx := n.running
@@ -422,8 +464,9 @@ func (n *Node) erase() error {
 // buckets that hold something of it, and these are destroyed.
 func (n *Node) eraseMessages(groups [][]byte) error {
 	for _, g := range groups {
-		for from, done := "", false; !done; {
-			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { from, done, err = tx.Empty(g, from); return err }))
+		var e store.Emptying
+		for done := false; !done; {
+			err := n.doubt(n.db.Update(func(tx *store.Tx) (err error) { done, err = tx.Empty(g, &e); return err }))
 			if err != nil {
 				return err
 			}
@@ -433,6 +476,10 @@ func (n *Node) eraseMessages(groups [][]byte) error {
 	err := n.view(func(tx *store.Tx) (err error) { erased, rotated, err = tx.Unerased(); return err })
 	if err != nil || erased == rotated {
 		return err
+	}
+	// The index holds words of what is gone. What it cannot clean now it does within the hour.
+	if err := n.db.Index.Maintain(context.Background(), n.db.Vault, true); err != nil {
+		n.log.Warn("the search index still holds words of messages that are gone", "err", err)
 	}
 	if err := n.db.RotateErasure(vault.Messages); err != nil {
 		return err

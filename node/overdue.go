@@ -48,6 +48,12 @@ func (n *Node) dropOverdue() error {
 		}
 		for i := range contacts {
 			c := &contacts[i]
+			if c.State == store.ContactRequested && now.Sub(c.Since) >= pendingLife {
+				if err := n.decline(tx, c); err != nil {
+					return err
+				}
+				continue
+			}
 			if c.State != store.ContactPending || len(c.Group) == 0 || now.Sub(c.Since) < pendingLife {
 				continue
 			}
@@ -63,6 +69,7 @@ func (n *Node) dropOverdue() error {
 	for _, group := range gone {
 		n.endOwner(group)
 	}
+	n.tidyGroups()
 	return apiError(err)
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -35,17 +34,20 @@ type owner struct {
 	lost  uint64    // of Node.lost when state was read
 	gated [2]uint64 // epoch (and one) and Node.wishes when every device was found to be one; see gate
 
+	fetched *fetched // for the entry that the reader is at
+
 	kick chan struct{} // holds one: the poster looks again
 	seek chan struct{} // holds one: the reader tries again
 	tick chan time.Duration
 
-	mu     sync.Mutex             // guards the following fields
-	held   map[mailbox.Hash]bool  // answered, and to be left until the core decides
-	pages  int                    // taken in by the reader
-	reason string                 // why the reader does not get on
-	caught bool                   // everything up to the relay's newest known head is here
-	typing map[[32]byte]time.Time // who writes, until when that is shown
-	typed  time.Time              // when others were last told that the user writes
+	mu     sync.Mutex                 // guards the following fields
+	held   map[mailbox.Hash]time.Time // answered, and to be left until the core decides, but not beyond; zero: for ever
+	pages  int                        // taken in by the reader
+	behind bool                       // reason is that the relay withholds something
+	reason string                     // why the reader does not get on
+	caught bool                       // everything up to the relay's newest known head is here
+	typing map[[32]byte]time.Time     // who writes, until when that is shown
+	typed  time.Time                  // when others were last told that the user writes
 }
 
 // ownerState is what a turn works on a copy of.
@@ -60,7 +62,7 @@ type ownerState struct {
 
 // startOwner begins a conversation's goroutines.
 func (n *Node) startOwner(rec store.Conversation) {
-	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]bool{}, typing: map[[32]byte]time.Time{}}
+	o := &owner{n: n, group: rec.Group, kick: make(chan struct{}, 1), seek: make(chan struct{}, 1), tick: make(chan time.Duration, 16), held: map[mailbox.Hash]time.Time{}, typing: map[[32]byte]time.Time{}}
 	n.mu.Lock()
 	if old := n.owners[string(rec.Group)]; old != nil && old.life.Err() == nil {
 		n.mu.Unlock()
@@ -83,6 +85,20 @@ func (n *Node) ownerOf(group []byte) *owner {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.owners[string(group)]
+}
+
+// needOwner is ownerOf for a conversation that may just have come about, and whose owner
+// is then about to be started.
+func (n *Node) needOwner(group []byte) *owner {
+	if o := n.ownerOf(group); o != nil {
+		return o
+	}
+	var rec store.Conversation
+	if err := n.view(func(tx *store.Tx) (err error) { rec, err = tx.Conversation(group); return err }); err != nil {
+		return nil
+	}
+	n.startOwner(rec)
+	return n.ownerOf(group)
 }
 
 // errGone ends a conversation's goroutines: it has been deleted.
@@ -158,6 +174,7 @@ type turn struct {
 	posts    bool
 	events   bool
 	letters  bool
+	garbage  bool
 	later    []func() error // for the core, once it is through with the step at hand
 	dues     bool
 	durable  []func() // once the turn is
@@ -211,7 +228,7 @@ func (o *owner) do(f func(t *turn) error) error {
 		before.Retire(t.group) // of snapshots only what is no secret is read
 	}
 	if t.wait > 0 {
-		o.wake(t.wait + rand.N(t.wait/2+1)) // members that lost one race do not all meet in the next
+		o.wake(t.wait + o.n.opt.Random(t.wait/2+1)) // members that lost one race do not all meet in the next
 	}
 	if t.posts {
 		o.hurryPost()
@@ -221,6 +238,9 @@ func (o *owner) do(f func(t *turn) error) error {
 	}
 	if t.letters {
 		o.n.startLetters()
+	}
+	if t.garbage {
+		o.n.collect()
 	}
 	if o.n.wishes.Load() != wishes {
 		o.n.wishes.Add(1) // what was looked at before this was durable is looked at again
@@ -282,7 +302,10 @@ func (t *turn) effect(e conversation.Effect) error {
 	case conversation.Ended:
 		return errors.Join(t.tellChanges(t.incoming), t.ended())
 	case conversation.Drop:
-		return t.drop()
+		return errors.Join(t.discard(), t.drop())
+	case conversation.GivenUp:
+		t.events = true
+		return errors.Join(t.forgetChanges(e.IDs), t.n.notice(t.tx, fmt.Sprintf("%s cannot be changed: %s.", t.title(), e.Reason)))
 	case conversation.Deliver:
 		return t.deliver(e.At)
 	case conversation.Place:
@@ -399,7 +422,7 @@ const (
 // enter makes the group in the epoch that a commit leads to the state, tells of what it
 // changes, and forgets epochs.
 func (t *turn) enter(s *mls.Staged) error {
-	if err := t.tellChanges(s); err != nil {
+	if err := errors.Join(t.tellChanges(s), t.noteRenewal(s)); err != nil {
 		return err
 	}
 	next, err := s.Merge(t.group)
@@ -419,6 +442,9 @@ func (t *turn) enter(s *mls.Staged) error {
 		if err := t.tx.PutEpochKeys(t.o.group, &t.keys[i]); err != nil {
 			return err
 		}
+	}
+	if err := t.settleRequests(); err != nil {
+		return err
 	}
 	return t.forgetEpochs()
 }
@@ -536,6 +562,9 @@ func (t *turn) entry(e *mailbox.Entry, chain mailbox.Hash) error {
 	in := conversation.Read{At: at, Chain: chain, Hash: e.Hash(), Kind: e.Kind, Meta: len(e.Meta) > 0}
 	t.fresh, t.incoming = nil, nil
 	var err error
+	if err := t.tx.PutChain(t.o.group, at, chain); err != nil {
+		return err
+	}
 	if in.Found, err = t.find(e, &in); err != nil {
 		return err
 	}
@@ -562,7 +591,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		reason("%v", err)
 		return bad, nil
 	}
-	hash := sha256.Sum256(message)
+	hash := sha256.Sum256(message) // of what the envelope holds
 	seen, own, err := t.tx.Seen(t.o.group, hash)
 	if err != nil {
 		return 0, err
@@ -574,6 +603,15 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 		return conversation.Invalid, nil // a commit of ours that was given up
 	case seen && e.Kind == mailbox.Message:
 		return conversation.Duplicate, nil
+	}
+	if envelope.IsSpilled(message) {
+		var missing *missingBlobs
+		if message, err = t.unspill(e, message, hash); errors.As(err, &missing) {
+			return 0, err
+		} else if err != nil {
+			reason("%v", err)
+			return bad, nil
+		}
 	}
 	r, err := t.group.Process(message, nil)
 	if errors.Is(err, mls.ErrOwnMessage) && e.Kind == mailbox.Message {
@@ -593,6 +631,13 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 	if err := t.tx.PutSeen(t.o.group, r.Epoch, hash, false); err != nil {
 		return 0, err
 	}
+	if r.Type == mls.ContentApplication {
+		if leaf, err := conversation.ReadLeaf(r.SenderNode); err == nil {
+			if err := t.compare(r.AuthenticatedData, leaf); err != nil {
+				return 0, err
+			}
+		}
+	}
 	switch {
 	case e.Kind == mailbox.Commit && r.Type == mls.ContentCommit:
 		if err := conversation.Validate(t.group, r.Staged, e.Meta); err != nil {
@@ -610,7 +655,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 			reason("a proposal that is not its sender's own leave")
 			return bad, nil
 		}
-		in.Spread = rand.N(partingSpread)
+		in.Spread = t.n.opt.Random(partingSpread)
 		return conversation.Parting, nil
 	case e.Kind == mailbox.Message && r.Type == mls.ContentApplication:
 		m, err := t.message(&r, e)
@@ -635,7 +680,7 @@ func (t *turn) find(e *mailbox.Entry, in *conversation.Read) (conversation.Found
 
 var errNoEpoch = errors.New("sealed in no epoch that this device remembers")
 
-// open takes an MLS message out of its envelope.
+// open takes what an envelope holds out of it.
 func (t *turn) open(e *mailbox.Entry) ([]byte, error) {
 	for i := len(t.keys) - 1; i >= 0; i-- {
 		keys, err := envelope.NewKeys(t.keys[i].Envelope)
@@ -662,8 +707,9 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 	if _, err := conversation.ParseContext(r.AuthenticatedData); err != nil {
 		return nil, err
 	}
-	leaf, err := conversation.ReadLeaf(r.SenderNode)
-	if err != nil {
+	var leaf conversation.Leaf
+	var err error
+	if leaf.Account, leaf.Device, err = conversation.LeafOf(r.SenderNode); err != nil {
 		return nil, err
 	}
 	if r.Epoch != t.core.Epoch {
@@ -671,7 +717,7 @@ func (t *turn) message(r *mls.Received, e *mailbox.Entry) (*store.Message, error
 		if !ok {
 			return nil, errors.New("from a device that has been removed")
 		}
-		if l, err := conversation.ReadLeaf(now); err != nil || l.Device != leaf.Device || l.Account != leaf.Account {
+		if a, d, err := conversation.LeafOf(now); err != nil || d != leaf.Device || a != leaf.Account {
 			return nil, errors.New("from a device that has been removed")
 		}
 		if t.core.Fence.Seq > 0 && e.Seq > t.core.Fence.Seq+lateEntries {
@@ -735,6 +781,9 @@ func (t *turn) gap(s *mailbox.Span, chain mailbox.Hash) error {
 	if s.End.Seq <= t.core.Cursor.Seq {
 		return nil
 	}
+	if err := t.tx.PutChain(t.o.group, s.End.Mark(), chain); err != nil {
+		return err
+	}
 	from := max(s.From, t.core.Cursor.Seq+1)
 	return t.step(conversation.Gap{At: s.End.Mark(), Chain: chain, Fence: s.End.Commit, Count: uint64(s.End.Seq - from + 1), Cause: s.Cause})
 }
@@ -745,10 +794,11 @@ const (
 	pageBytes   = 64 << 10
 )
 
-// page takes in a verified page.
-func (o *owner) page(p *client.Page) error {
+// page takes in a verified page. What it names in blobs it fetches, between turns.
+func (o *owner) page(ctx context.Context, p *client.Page) error {
 	for i := 0; i < len(p.Items); {
 		end := i
+		var missing *missingBlobs
 		err := o.do(func(t *turn) error {
 			bytes := 0
 			for end < len(p.Items) && end-i < pageEntries && bytes < pageBytes {
@@ -761,28 +811,62 @@ func (o *owner) page(p *client.Page) error {
 				} else {
 					err = t.gap(it.Span, it.Chain)
 				}
+				if errors.As(err, &missing) {
+					end--
+					return nil
+				}
 				if err != nil {
 					return err
 				}
+			}
+			if end == len(p.Items) {
+				return t.tx.PutHead(o.group, wire.Encode(&p.Head))
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		i = end
+		i, o.fetched = end, nil
+		if missing != nil {
+			s, err := o.snapshot()
+			if err != nil {
+				return err
+			}
+			blobs, err := o.n.getSpilled(ctx, s.rec.Relay, missing.spilled)
+			if err != nil {
+				return err
+			}
+			o.fetched = &fetched{missing.of, blobs}
+		}
 	}
 	o.mu.Lock()
-	o.reason, o.caught = "", !p.More
 	o.pages++
 	o.mu.Unlock()
+	o.setReading(nil, !p.More)
 	return nil
 }
 
-func (o *owner) setReading(reason string, caught bool) {
+// setReading keeps why the reader does not get on, if it does not.
+func (o *owner) setReading(why error, caught bool) {
+	reason := ""
+	var w withheld
+	behind := errors.As(why, &w)
+	if behind {
+		reason = "a change of this conversation cannot be read yet: " + w.Error() + "; it is tried again"
+	} else if why != nil {
+		reason = why.Error()
+	}
 	o.mu.Lock()
-	o.reason, o.caught = reason, caught
+	tell := behind != o.behind || caught && !o.caught
+	o.reason, o.caught, o.behind = reason, caught, behind
 	o.mu.Unlock()
+	if !tell {
+		return
+	}
+	if err := o.n.update(func(tx *store.Tx) error { return o.n.noteConversation(tx, o.group) }); err != nil {
+		o.n.log.Warn("why a conversation does not get on is not told", "err", err)
+	}
 }
 
 // snapshot returns a copy of the state, read from the vault if it must be.
@@ -804,11 +888,16 @@ func (o *owner) snapshot() (*ownerState, error) {
 	return o.state.clone(), nil
 }
 
+// ticked tells the core that the time it waits for has come.
+func (o *owner) ticked() error {
+	return o.do(func(t *turn) error { return t.step(conversation.Tick{}) })
+}
+
 // wait gives the core its ticks.
 func (o *owner) wait(ctx context.Context) {
 	var timer <-chan time.Time
 	tick := func() {
-		if err := o.do(func(t *turn) error { return t.step(conversation.Tick{}) }); err != nil && ctx.Err() == nil {
+		if err := o.ticked(); err != nil && ctx.Err() == nil {
 			o.n.log.Warn("a conversation does not get on", "err", err)
 			timer = time.After(jitter(firstBackoff))
 		}
@@ -861,7 +950,7 @@ func pause(ctx context.Context, failures int, kick <-chan struct{}) bool {
 // read brings what stands and comes in the mailbox, generation after generation.
 func (o *owner) read(ctx context.Context) {
 	for failures, pages := 0, 0; ctx.Err() == nil; {
-		err := o.readOn(ctx)
+		err := o.readOn(ctx, (*client.Client).Subscribe)
 		o.mu.Lock()
 		if o.pages != pages {
 			failures, pages = 0, o.pages
@@ -874,32 +963,40 @@ func (o *owner) read(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		}
-		var evidence *client.EvidenceError
-		switch {
-		case errors.As(err, &evidence):
-			err = o.do(func(t *turn) error { return t.step(conversation.Suspect{Reason: evidence.Error()}) })
-			if err == nil {
-				return
-			}
-		case errors.Is(err, mailbox.ErrEra):
-			err = o.do(func(t *turn) error {
-				return t.step(conversation.Suspect{Reason: "the relay's history has gone back behind what this device has read"})
-			})
-			if err == nil {
-				return
-			}
-		}
-		o.setReading(err.Error(), false)
-		o.n.log.Debug("a conversation is not read", "err", err)
-		if !pause(ctx, failures, o.seek) {
+		if o.unread(err) || !pause(ctx, failures, o.seek) {
 			return
 		}
 		failures++
 	}
 }
 
+// unread deals with an error of readOn. It reports whether nothing more is to be read.
+func (o *owner) unread(err error) bool {
+	var evidence *client.EvidenceError
+	reason := ""
+	errors.As(err, &evidence)
+	switch {
+	case evidence != nil:
+		reason = evidence.Error()
+	case errors.Is(err, mailbox.ErrEra):
+		reason = "the relay's history has gone back behind what this device has read"
+	}
+	if reason != "" {
+		if err = o.suspect(reason, evidence); err == nil {
+			return true
+		}
+	}
+	o.setReading(err, false)
+	o.n.log.Debug("a conversation is not read", "err", err)
+	return false
+}
+
+// reading brings what stands behind a place of a mailbox: as Subscribe of a client does
+// without end, or a page of it.
+type reading func(c *client.Client, ctx context.Context, read key.CapabilitySecret, id mailbox.ID, gen mailbox.Gen, from client.Place, take func(*client.Page) error) error
+
 // readOn reads to the end of a generation.
-func (o *owner) readOn(ctx context.Context) error {
+func (o *owner) readOn(ctx context.Context, bring reading) error {
 	s, err := o.snapshot()
 	if err != nil {
 		return err
@@ -918,7 +1015,19 @@ func (o *owner) readOn(ctx context.Context) error {
 		}
 	}
 	read := key.CapabilityFromSeed(s.keys[len(s.keys)-1].Read)
-	return r.client.Subscribe(ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain}, o.page)
+	if err := o.remind(r.client); err != nil {
+		return err
+	}
+	err = bring(r.client, ctx, read, s.rec.Mailbox, s.core.Gen, client.Place{At: s.core.Cursor, Chain: s.core.Chain},
+		func(p *client.Page) error { return o.page(ctx, p) })
+	if errors.Is(err, mailbox.ErrEra) {
+		// Asked where it stands, a relay that has gone back in one era gives itself away.
+		var evidence *client.EvidenceError
+		if _, said := r.client.Status(ctx, read, s.rec.Mailbox, s.core.Gen); errors.As(said, &evidence) {
+			return said
+		}
+	}
+	return err
 }
 
 // create makes the conversation's mailbox at the relay.
@@ -941,11 +1050,17 @@ func (o *owner) hurryPost() {
 	}
 }
 
-// hold leaves an entry alone until the core has decided about it.
-func (o *owner) hold(h mailbox.Hash) {
+// heldFor is how long a relay is believed that another commit came first: an honest one
+// shows it meanwhile, and the core has decided. Behind it the same is asked again, so that
+// a lie lasts no longer than the relay keeps to it.
+const heldFor = 10 * time.Second
+
+// hold leaves an entry alone until the core has decided about it, but not beyond a time
+// unless that is zero.
+func (o *owner) hold(h mailbox.Hash, until time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.held[h] = true
+	o.held[h] = until
 }
 
 func (o *owner) release(h mailbox.Hash) {
@@ -959,7 +1074,7 @@ func (o *owner) first(s *ownerState) *store.Outgoing {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := range s.outbox {
-		if !o.held[s.outbox[i].Hash] {
+		if until, held := o.held[s.outbox[i].Hash]; !held || !until.IsZero() && !o.n.clock().Before(until) {
 			return &s.outbox[i]
 		}
 	}
@@ -970,44 +1085,57 @@ func (o *owner) first(s *ownerState) *store.Outgoing {
 // sees broken would be seen by everyone.
 func (o *owner) post(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
-		s, err := o.snapshot()
-		if err != nil {
-			if !pause(ctx, failures, o.kick) {
-				return
-			}
-			failures++
-			continue
-		}
-		out := o.first(s)
-		if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+		idle, err := o.postNext(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case idle:
 			select {
 			case <-ctx.Done():
 				return
 			case <-o.kick:
+			case <-time.After(heldFor):
 			}
-			continue
-		}
-		in, again := o.deposit(ctx, s, out)
-		if ctx.Err() != nil {
-			return
-		}
-		if in != nil {
-			if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
-				// The core may not have heard: the same again, which the relay
-				// knows by its hash.
-				o.release(out.Hash)
-				again = true
-			}
-		}
-		if !again {
+		case err == nil:
 			failures = 0
-			continue
-		}
-		if !pause(ctx, failures, o.kick) {
+		case !pause(ctx, failures, o.kick):
 			return
+		default:
+			failures++
 		}
-		failures++
 	}
+}
+
+var errAgain = errors.New("the same is to be sent again")
+
+// postNext takes the next entry of the outbox to the relay, and tells the core what became
+// of it. It reports whether there was none that may go, and returns an error if the same is
+// to be done again.
+func (o *owner) postNext(ctx context.Context) (idle bool, err error) {
+	s, err := o.snapshot()
+	if err != nil {
+		return false, err
+	}
+	out := o.first(s)
+	if out == nil || s.core.Frozen != "" || s.rec.Made != nil && !s.rec.Made.Created {
+		return true, nil
+	}
+	in, again := o.deposit(ctx, s, out)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if in != nil {
+		if err := o.do(func(t *turn) error { return t.step(in) }); err != nil {
+			// The core may not have heard: the same again, which the relay
+			// knows by its hash.
+			o.release(out.Hash)
+			again = true
+		}
+	}
+	if again {
+		return false, errAgain
+	}
+	return false, nil
 }
 
 // deposit sends one entry and says what the core is to hear, and whether the same
@@ -1026,6 +1154,15 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 	if seed == nil {
 		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: "its epoch is forgotten"}, false
 	}
+	var full noRoom
+	switch err := o.storeSpills(ctx, r, s, out); {
+	case errors.As(err, &full):
+		o.hold(out.Hash, time.Time{})
+		return conversation.Refused{Hash: out.Hash, Why: conversation.NoRoom, Reason: full.Error()}, false
+	case err != nil:
+		o.n.log.Debug("what an entry names is stored later", "err", err)
+		return nil, true
+	}
 	d := mailbox.Deposit{Mailbox: s.rec.Mailbox, Kind: mailbox.Kind(out.Kind), Gen: mailbox.Gen(out.Gen), Expect: out.Expect, Meta: out.Meta, Payload: out.Payload}
 	receipt, err := r.client.Append(ctx, key.CapabilityFromSeed(seed), d)
 	var evidence *client.EvidenceError
@@ -1033,17 +1170,20 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 	switch {
 	case err == nil:
 		if d.Kind == mailbox.Commit {
-			o.hold(out.Hash) // until it is read
+			o.hold(out.Hash, time.Time{}) // until it is read
 		}
 		return conversation.Stored{Hash: out.Hash, At: receipt.Head.Head.Mark()}, false
 	case errors.Is(err, mailbox.ErrConflict):
-		o.hold(out.Hash)
+		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.LostRace}, false
 	case errors.Is(err, mailbox.ErrStale):
-		o.hold(out.Hash)
+		o.hold(out.Hash, o.n.clock().Add(heldFor))
 		return conversation.Refused{Hash: out.Hash, Why: conversation.Stale}, false
 	case errors.As(err, &evidence):
-		return conversation.Suspect{Reason: evidence.Error()}, true
+		if err := o.suspect(evidence.Error(), evidence); err != nil {
+			o.n.log.Warn("a relay's contradiction is not kept yet", "err", err)
+		}
+		return nil, true
 	case errors.As(err, &refused) && (refused.Code == wire.CodeTooLarge || refused.Code == wire.CodeMalformed):
 		return conversation.Refused{Hash: out.Hash, Why: conversation.RefusedForGood, Reason: refused.Error()}, false
 	}
@@ -1055,11 +1195,11 @@ func (o *owner) deposit(ctx context.Context, s *ownerState, out *store.Outgoing)
 func accountsOf(g *mls.Group) (map[identity.DeviceID]identity.AccountID, error) {
 	out := map[identity.DeviceID]identity.AccountID{}
 	for _, m := range g.Roster() {
-		l, err := conversation.ReadLeaf(m.Node)
+		account, device, err := conversation.LeafOf(m.Node)
 		if err != nil {
 			return nil, err
 		}
-		out[l.Device] = l.Account
+		out[device] = account
 	}
 	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -19,7 +18,6 @@ const (
 	receiptSoonest = time.Second
 	receiptLatest  = 30 * time.Second
 	receiptPeople  = 32 // accounts above which there are none
-	maxOwed        = 1024
 	receiptIDs     = 10 // in one message, so that it is no larger than a short text
 	receiptsAtOnce = 4  // messages with receipts that go out together
 
@@ -48,7 +46,7 @@ func (t *turn) arrived(m *store.Message) error {
 	read := m.Seq <= mark.Seq // it stood in a gap that was read over
 	if !read && counts(m) {
 		mark.Unread++
-		if err := errors.Join(t.tx.PutReadMark(t.o.group, &mark), t.n.noteConversation(t.tx, t.o.group)); err != nil {
+		if err := t.tx.PutReadMark(t.o.group, &mark); err != nil {
 			return err
 		}
 	}
@@ -68,80 +66,83 @@ func (t *turn) uncount(m *store.Message) error {
 		return err
 	}
 	mark.Unread--
-	return errors.Join(t.tx.PutReadMark(t.o.group, &mark), t.n.noteConversation(t.tx, t.o.group))
+	return t.tx.PutReadMark(t.o.group, &mark)
 }
 
 // MarkRead notes how far the user has read. What was read is not unread again but by
 // hand. Its authors get receipts, if the settings allow it.
 func (n *Node) MarkRead(ctx context.Context, ref string, r ReadMark) (out Conversation, err error) {
-	err = n.inConversation(ref, func(t *turn) error {
-		mark, err := t.tx.ReadMark(t.o.group)
-		if err != nil {
-			return err
-		}
-		mark.Manual, mark.Changed = r.Unread, t.now
-		if !r.Unread {
-			if err := t.readThrough(&mark, r.Through); err != nil {
+	for done := false; !done && err == nil; {
+		err = n.inConversation(ref, func(t *turn) error {
+			mark, err := t.tx.ReadMark(t.o.group)
+			if err != nil {
 				return err
 			}
-		}
-		t.events = true
-		if err := errors.Join(t.tx.PutReadMark(t.o.group, &mark), t.n.noteConversation(t.tx, t.o.group)); err != nil {
-			return err
-		}
-		return t.showInto(&out)
-	})
+			mark.Manual, mark.Changed, done = r.Unread, t.now, true
+			if !r.Unread {
+				if done, err = t.readThrough(&mark, r.Through); err != nil {
+					return err
+				}
+			}
+			t.events = true
+			if err := errors.Join(t.tx.PutReadMark(t.o.group, &mark), t.n.noteConversation(t.tx, t.o.group)); err != nil {
+				return err
+			}
+			return t.showInto(&out)
+		})
+	}
 	return out, err
 }
 
-// readThrough moves the mark on to the message named, or to the end.
-func (t *turn) readThrough(mark *store.ReadMark, through string) error {
+// readAtOnce is how many messages one transaction marks as read.
+const readAtOnce = 256
+
+// readThrough moves the mark on towards the message named, or the end, and reports
+// whether it is there.
+func (t *turn) readThrough(mark *store.ReadMark, through string) (done bool, err error) {
 	end := uint64(queuedSeq)
 	if through != "" {
 		m, err := t.message1(through)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if m.Seq == 0 {
-			return fmt.Errorf("%w: message %s is not stored by the relay yet", ErrInvalid, through)
+			return false, fmt.Errorf("%w: message %s is not stored by the relay yet", ErrInvalid, through)
 		}
 		end = m.Seq
 	}
 	var fresh []store.Message
-	last, unread := mark.Seq, uint32(0)
-	for m, err := range t.tx.Messages(t.o.group, [32]byte{}, true) {
+	for m, err := range t.tx.MessagesBehind(t.o.group, mark.Seq) {
 		if err != nil {
-			return err
+			return false, err
 		}
-		switch {
-		case m.Seq == 0:
-			continue // ours, on its way
-		case m.Seq <= mark.Seq:
-		case m.Seq > end:
-			if counts(&m) {
-				unread++
-			}
-			continue
-		default:
-			last = max(last, m.Seq)
-			fresh = append(fresh, m)
-			continue
+		if m.Seq == 0 || m.Seq > end {
+			break // what follows is on its way, or was not read
 		}
-		break
+		if len(fresh) == readAtOnce {
+			return false, t.read(mark, fresh)
+		}
+		fresh = append(fresh, m)
 	}
-	if end > mark.Seq {
-		mark.Seq, mark.Unread = last, unread
-	}
+	return true, t.read(mark, fresh)
+}
+
+// read moves the mark over messages that were read.
+func (t *turn) read(mark *store.ReadMark, fresh []store.Message) error {
 	for i := range fresh {
 		m := &fresh[i]
+		mark.Seq = m.Seq
 		if !counts(m) {
 			continue
 		}
-		if err := errors.Join(t.startTimer(m), t.owe(m, true)); err != nil {
+		if mark.Unread > 0 {
+			mark.Unread--
+		}
+		if err := t.owe(m, true); err != nil {
 			return err
 		}
-		if m.Expires > 0 || m.Owed&store.OwedRead != 0 {
-			if err := t.tx.PutMessage(t.o.group, m); err != nil {
+		if m.Expires > 0 {
+			if err := errors.Join(t.startTimer(m), t.tx.PutMessage(t.o.group, m)); err != nil {
 				return err
 			}
 		}
@@ -197,74 +198,72 @@ func (t *turn) owe(m *store.Message, read bool) error {
 	if err != nil {
 		return err
 	}
-	owed, err := t.tx.Owed(t.o.group)
+	owes, err := t.tx.Owes(t.o.group)
 	if err != nil {
 		return err
 	}
-	idle := len(owed.Delivered)+len(owed.Read) == 0
 	switch {
-	case read && seen && m.Owed&store.OwedRead == 0 && len(owed.Read) < maxOwed:
-		m.Owed |= store.OwedRead | store.OwedDelivered
-		owed.Read = append(owed.Read, m.ID)
-		owed.Delivered = slices.DeleteFunc(owed.Delivered, func(id [32]byte) bool { return id == m.ID })
-	case delivered && m.Owed&store.OwedDelivered == 0 && len(owed.Delivered) < maxOwed:
-		m.Owed |= store.OwedDelivered
-		owed.Delivered = append(owed.Delivered, m.ID)
+	case read && seen:
+		err = errors.Join(t.tx.AddOwed(t.o.group, store.OwedRead, m.ID), t.tx.DeleteOwed(t.o.group, store.OwedDelivered, m.ID))
+	case delivered && !read:
+		err = t.tx.AddOwed(t.o.group, store.OwedDelivered, m.ID)
 	default:
 		return nil
 	}
-	if idle {
-		t.dues = true
-		err = t.tx.AddDue(&store.Due{At: t.now.Add(t.n.opt.Spread(receiptSoonest, receiptLatest)), What: store.DueReceipts, Group: t.o.group})
+	if err != nil || owes {
+		return err
 	}
-	return errors.Join(err, t.tx.PutOwed(t.o.group, &owed))
+	return t.oweLater()
 }
 
-// spread is a random time from least to most.
-func spread(least, most time.Duration) time.Duration { return least + rand.N(most-least+1) }
+// oweLater has the receipts that are owed sent after a while.
+func (t *turn) oweLater() error {
+	t.dues = true
+	return t.tx.AddDue(&store.Due{At: t.now.Add(t.n.opt.Spread(receiptSoonest, receiptLatest)), What: store.DueReceipts, Group: t.o.group})
+}
 
-// acknowledge sends the receipts that are owed.
+// acknowledge sends receipts that are owed.
 func (t *turn) acknowledge() error {
-	owed, err := t.tx.Owed(t.o.group)
+	few, err := t.few()
 	if err != nil {
 		return err
 	}
-	if few, err := t.few(); err != nil || !few || t.core.Frozen != "" || t.core.Leaving || !t.rec.Many && t.blocked(t.rec.Contact) {
-		return errors.Join(err, t.tx.PutOwed(t.o.group, &store.Owed{}))
-	}
+	may := few && t.core.Frozen == "" && !t.core.Leaving && (t.rec.Many || !t.blocked(t.rec.Contact))
 	for range receiptsAtOnce {
-		list, kind := &owed.Read, content.Seen
-		if len(*list) == 0 {
-			list, kind = &owed.Delivered, content.Delivered
+		what, kind := store.OwedRead, content.Seen
+		ids, err := t.tx.Owed(t.o.group, what, receiptIDs)
+		if err == nil && len(ids) == 0 {
+			what, kind = store.OwedDelivered, content.Delivered
+			ids, err = t.tx.Owed(t.o.group, what, receiptIDs)
 		}
-		// What was deleted or blocked meanwhile is not spoken of.
-		var ids []content.ID
-		for len(*list) > 0 && len(ids) < receiptIDs {
-			id := (*list)[0]
-			*list = (*list)[1:]
-			m, err := t.tx.Message(t.o.group, id)
-			if errors.Is(err, store.ErrNotFound) || err == nil && (m.Deleted != 0 || t.blocked(m.From)) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			ids = append(ids, id)
-		}
-		if len(ids) == 0 {
-			continue
-		}
-		c := content.New(content.Receipt, t.common())
-		c.Receipt, c.IDs = kind, ids
-		if _, err := t.tell(c); err != nil {
+		if err != nil || len(ids) == 0 {
 			return err
 		}
+		c := content.New(content.Receipt, t.common())
+		c.Receipt = kind
+		for _, id := range ids {
+			if err := t.tx.DeleteOwed(t.o.group, what, id); err != nil {
+				return err
+			}
+			// What was deleted or blocked meanwhile is not spoken of.
+			m, err := t.tx.Message(t.o.group, id)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if err == nil && m.Deleted == 0 && !t.blocked(m.From) {
+				c.IDs = append(c.IDs, id)
+			}
+		}
+		if may && len(c.IDs) > 0 {
+			if _, err := t.tell(c); err != nil {
+				return err
+			}
+		}
 	}
-	if len(owed.Read)+len(owed.Delivered) > 0 {
-		t.dues = true
-		err = t.tx.AddDue(&store.Due{At: t.now.Add(t.n.opt.Spread(receiptSoonest, receiptLatest)), What: store.DueReceipts, Group: t.o.group})
+	if owes, err := t.tx.Owes(t.o.group); err != nil || !owes {
+		return err
 	}
-	return errors.Join(err, t.tx.PutOwed(t.o.group, &owed))
+	return t.oweLater()
 }
 
 // takeReceipt notes what a receipt says of messages of ours. Who sends none sees none.

@@ -99,6 +99,10 @@ func (n *Node) relayAt(address string) (*relay, error) {
 // vault has been read back.
 func (n *Node) hurry() {
 	n.mu.Lock()
+	if n.byHand {
+		n.mu.Unlock()
+		return // everything is tried when its turn comes
+	}
 	t := n.tasks
 	var os []*owner
 	for _, o := range n.owners {

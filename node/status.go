@@ -38,16 +38,19 @@ func (n *Node) Status(ctx context.Context) (Status, error) {
 		if err != nil {
 			return err
 		}
+		messages := 0
 		for i := range cs {
 			core, err := coreOf(&cs[i])
 			if err != nil {
 				return err
 			}
 			out.Queued += len(core.Queue) + len(core.Flight)
+			messages += int(cs[i].Messages)
 			if core.Frozen != "" {
 				out.Frozen++
 			}
 		}
+		out.Search = searchStatus(tx, messages)
 		out.History, err = n.showHistory(tx)
 		return err
 	})

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,6 +25,13 @@ type tasks struct {
 	mu      sync.Mutex // guards the following fields
 	running map[string]*task
 	closed  bool
+	byHand  bool       // nothing runs but by step
+	held    []heldTask // that wait for step, in the order in which they were started
+}
+
+type heldTask struct {
+	name string
+	run  func(context.Context) error
 }
 
 type task struct {
@@ -41,6 +49,12 @@ func (t *tasks) start(name string, run func(context.Context) error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
+		return
+	}
+	if t.byHand {
+		if !slices.ContainsFunc(t.held, func(h heldTask) bool { return h.name == name }) {
+			t.held = append(t.held, heldTask{name, run})
+		}
 		return
 	}
 	if at, ok := t.running[name]; ok {
@@ -97,6 +111,21 @@ func (t *tasks) hurry() {
 	for _, at := range t.running {
 		at.hurry()
 	}
+}
+
+// step runs each task that is held once, and keeps those that fail. It reports
+// whether there were any.
+func (t *tasks) step() bool {
+	t.mu.Lock()
+	held := t.held
+	t.held = nil
+	t.mu.Unlock()
+	for _, h := range held {
+		if h.run(t.ctx) != nil {
+			t.start(h.name, h.run)
+		}
+	}
+	return len(held) > 0
 }
 
 // close waits for all tasks; their context must be over.

@@ -20,6 +20,7 @@ type Status struct {
 	Contacts int           `json:"contacts"`
 	Pending  int           `json:"pending" doc:"contacts that are not complete yet"`
 	Frozen   int           `json:"frozen" doc:"conversations in which nothing is sent until you have looked"`
+	Search   *SearchStatus `json:"search,omitempty" doc:"how far the search index is, while it is being made"`
 	FreeDisk uint64        `json:"free_disk" doc:"bytes free where the vault lies"`
 	History  *History      `json:"history,omitempty" doc:"what another device of yours hands over to this one"`
 	Problem  string        `json:"problem,omitempty" doc:"what keeps the node from working, and what to do"`
@@ -50,6 +51,7 @@ const (
 	ContactPending     = "pending"     // the handshake is under way
 	ContactEstablished = "established" // both sides have heard each other
 	ContactFailed      = "failed"      // the handshake came to nothing; Reason says why
+	ContactRequested   = "requested"   // they have opened an invite that asks: Decide about them
 )
 
 // Causes of a contact's reason: codes of problems (spec/api.md, section 4).
@@ -66,7 +68,7 @@ type Contact struct {
 	ID           string    `json:"id" doc:"account id; while a contact that was invited is pending, a provisional id"`
 	Name         string    `json:"name" doc:"what you call them; unique"`
 	Profile      string    `json:"profile,omitempty" doc:"what they call themselves"`
-	State        string    `json:"state" enum:"pending,established,failed"`
+	State        string    `json:"state" enum:"pending,established,failed,requested"`
 	Reason       string    `json:"reason,omitempty" doc:"why it failed, or what it waits for"`
 	Cause        string    `json:"cause,omitempty" enum:"gone,not_trusted,unreachable,invalid,exists" doc:"what is wrong, by the code of a problem; none while all goes well"`
 	Blocked      bool      `json:"blocked,omitempty"`
@@ -112,6 +114,7 @@ type Conversation struct {
 	MutedUntil   time.Time `json:"muted_until,omitzero"`
 	Archived     bool      `json:"archived,omitempty"`
 	Timer        int       `json:"timer,omitempty" doc:"seconds after which new messages disappear, once they were read; 0: never"`
+	Requests     int       `json:"requests,omitempty" doc:"how many ask to be let into the group"`
 	Scheduled    int       `json:"scheduled,omitempty" doc:"texts that are to be sent later"`
 }
 
@@ -248,6 +251,8 @@ const (
 	EventSetting      = "setting"      // a setting has changed
 	EventDevice       = "device"       // a device of the account is new or has changed
 	EventLink         = "link"         // the link of a device has got further
+	EventToken        = "token"        // a token was made or revoked
+	EventSkipped      = "skipped"      // for a reader with a token: many before it were not shown
 )
 
 // Event is something that happened. Events are durable: a reader goes on after
@@ -255,7 +260,7 @@ const (
 type Event struct {
 	Seq          uint64        `json:"seq"`
 	Time         time.Time     `json:"time"`
-	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting,device,link"`
+	Type         string        `json:"type" enum:"message,contact,conversation,notice,setting,token,skipped,device,link"`
 	Message      *Message      `json:"message,omitempty"`
 	Contact      *Contact      `json:"contact,omitempty"`
 	Conversation *Conversation `json:"conversation,omitempty"`
@@ -263,6 +268,7 @@ type Event struct {
 	Setting      *Setting      `json:"setting,omitempty"`
 	Device       *Device       `json:"device,omitempty"`
 	Link         *DeviceLink   `json:"link,omitempty"`
+	Token        *Token        `json:"token,omitempty"`
 }
 
 // MaxText is the largest text of a message in bytes.
@@ -280,22 +286,23 @@ type Check struct {
 // What an API's user may act on. Each error of a Node that is about its
 // arguments or its state wraps one of these.
 var (
-	ErrNotFound    = errors.New("not found")                     // no such contact, conversation, message or invite
-	ErrAmbiguous   = errors.New("more than one fits")            // a name or prefix
-	ErrExists      = errors.New("exists already")                // a name, or a home
-	ErrInvalid     = errors.New("not valid")                     // an argument
-	ErrTooLarge    = errors.New("too large")                     // a text
-	ErrLocked      = errors.New("wrong passphrase")              // the vault did not open
-	ErrNotTrusted  = errors.New("not trusted")                   // a signature or identity is not what it should be
-	ErrUnreachable = errors.New("relay not reachable")           // no relay answered
-	ErrGone        = errors.New("gone")                          // an invite that was used, revoked or has expired
-	ErrDiskFull    = errors.New("disk is full")                  // below the reserve
-	ErrBusy        = errors.New("in use by another node")        // the home
-	ErrDamaged     = errors.New("damaged")                       // the vault
-	ErrNewer       = errors.New("written by a newer version")    // the vault
-	ErrFrozen      = errors.New("conversation is frozen")        // see its Reason
-	ErrBlocked     = errors.New("contact is blocked")            // unblock first
-	ErrNotReady    = errors.New("not ready yet")                 // wait for what the error names, and try again
-	ErrNotAllowed  = errors.New("not allowed")                   // by one's role in a group
-	ErrUncertain   = errors.New("it may or may not have worked") // look before you repeat
+	ErrNotFound    = errors.New("not found")                                  // no such contact, conversation, message or invite
+	ErrAmbiguous   = errors.New("more than one fits")                         // a name or prefix
+	ErrExists      = errors.New("exists already")                             // a name, or a home
+	ErrInvalid     = errors.New("not valid")                                  // an argument
+	ErrTooLarge    = errors.New("too large")                                  // a text
+	ErrLocked      = errors.New("wrong passphrase")                           // the vault did not open
+	ErrNotTrusted  = errors.New("not trusted")                                // a signature or identity is not what it should be
+	ErrUnreachable = errors.New("relay not reachable")                        // no relay answered
+	ErrGone        = errors.New("gone")                                       // an invite that was used, revoked or has expired; events that are not kept
+	ErrDiskFull    = errors.New("disk is full")                               // below the reserve
+	ErrBusy        = errors.New("in use by another node")                     // the home
+	ErrDamaged     = errors.New("damaged")                                    // the vault
+	ErrNewer       = errors.New("written by a newer version")                 // the vault
+	ErrFrozen      = errors.New("conversation is frozen")                     // see its Reason
+	ErrBlocked     = errors.New("contact is blocked")                         // unblock first
+	ErrNotReady    = errors.New("not ready yet")                              // wait for what the error names, and try again
+	ErrNotAllowed  = errors.New("not allowed")                                // by one's role in a group
+	ErrStopped     = errors.New("the node has stopped, or has not begun yet") // ask again in a while
+	ErrUncertain   = errors.New("it may or may not have worked")              // look before you repeat
 )

@@ -26,14 +26,16 @@ var layers = map[string]string{
 	"crypto/envelope":  "crypto/key crypto/codec",
 	"crypto/handshake": "crypto/key crypto/codec crypto/identity",
 
-	"storage/kv":    "",
-	"storage/vault": "storage/kv crypto/codec",
-	"storage/blob":  "storage/kv crypto/codec",
+	"storage/kv":     "",
+	"storage/vault":  "storage/kv crypto/codec",
+	"storage/blob":   "storage/kv crypto/codec",
+	"storage/search": "storage/vault crypto/codec",
 
 	"relay/mailbox":             "crypto/codec",
 	"relay/mailbox/badgerbox":   "relay/mailbox storage/kv crypto/codec",
 	"relay/mailbox/membox":      "relay/mailbox",
 	"relay/mailbox/mailboxtest": "relay/mailbox",
+	"relay/relaytest":           "relay/mailbox",
 	"relay/wire":                "relay/mailbox storage/blob crypto/key crypto/codec",
 	"relay/transport":           "relay/wire crypto/key",
 	"relay/client":              "relay/wire relay/mailbox relay/transport storage/blob crypto/key crypto/codec",
@@ -44,13 +46,15 @@ var layers = map[string]string{
 	"node/content":      "crypto",
 	"node/conversation": "crypto relay/mailbox node/content",
 	"node/report":       "crypto node/content",
-	"node/api":          "node",
+	"node/api":          "node storage/search",
+	"node/sim":          "node relay/server relay/mailbox relay/wire relay/access crypto/key storage/kv storage/vault",
 	"node/setting":      "relay/wire",
 	"node/nodetest":     "node relay crypto storage",
 
-	"cmd/sotto":       "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",
-	"cmd/sotto-relay": "relay/server relay/wire crypto/key",
-	"cmd/sotto-bench": "cmd/sotto node relay crypto storage",
+	"cmd/sotto":          "node relay/server relay/mailbox relay/wire crypto/key crypto/handshake crypto/identity",
+	"cmd/sotto/examples": "node",
+	"cmd/sotto-relay":    "relay/server relay/wire crypto/key",
+	"cmd/sotto-bench":    "cmd/sotto node relay crypto storage",
 }
 
 // outside says which packages alone may import a module; it holds for tests too.

@@ -41,6 +41,8 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 	{"e2e/relay_p50", "ms", lower, "send call to the other's event, one at a time; floor: 3 flushes of 1 KiB", latency(0.50)},
 	{"e2e/relay_p99", "ms", lower, "the same", latency(0.99)},
 
+	{"conversation/core_inputs", "inputs/s", higher, "what happens in a conversation, decided by the pure core on one core", coreInputs},
+
 	{"relay/start", "ms", lower, "process start to the first answer, in a home that exists", relayStart},
 	{"node/start", "ms", lower, "the same, with the relay inside; floor: argon2id alone, 256 MiB", nodeStart},
 	{"relay/idle_rss", "MiB", lower, "5 s after start", relayRSS},
@@ -52,6 +54,12 @@ var benchmarks = slices.Concat(mls("", "suite 1"), mls("_xwing", "the product's 
 var long = []benchmark{
 	{"conversation/link_100k", "s", lower, "start of a new device to 100,000 messages of history", linkComplete},
 	{"conversation/link_100k_usable", "s", lower, "the same, to the newest of them", linkUsable},
+	{"sim/200", "s", lower, "a world of 200 devices, from making them to the last comparison", world},
+	{"conversation/group_250", "ms", lower, "CreateGroup call to the last of 249 letters at the relay; node and relay in one process, on disk", inMS(goBench("node/nodetest", "Conversation/group_250"))},
+	{"conversation/add_250", "ms", lower, "ChangeGroup call that adds one to 250, to their letter; the same", inMS(goBench("node/nodetest", "Conversation/add_250"))},
+	{"search/query_1m_p50", "ms", lower, "a page of 50 hits among a million messages, read and matched; floor: to read 50 messages; once a run", searchMillion("Queries/p50/N=1000000")},
+	{"search/query_1m_p99", "ms", lower, "the same", searchMillion("Queries/p99/N=1000000")},
+	{"search/index_1m", "ms", lower, "a million messages, written and indexed; floor: written alone; once a run", searchMillion("Index/N=1000000")},
 }
 
 // mls are the operations of a suite. The floor of each is what the RFC demands: of a

@@ -40,6 +40,44 @@ func goBench(pkg, name string) func(context.Context, *lab) (sample, error) {
 	}
 }
 
+// inMS is a measurement in microseconds, told in milliseconds.
+func inMS(round func(context.Context, *lab) (sample, error)) func(context.Context, *lab) (sample, error) {
+	return func(ctx context.Context, l *lab) (sample, error) {
+		s, err := round(ctx, l)
+		return sample{s.value / 1e3, s.floor / 1e3}, err
+	}
+}
+
+// searchMillion takes a figure of the search benchmarks with a million messages, in
+// milliseconds. To index these takes a minute or more, so that one process does it, once a
+// run, for all of them.
+func searchMillion(name string) func(context.Context, *lab) (sample, error) {
+	return func(ctx context.Context, l *lab) (sample, error) {
+		out, err := once(l.run, "search million", func() (string, error) {
+			bin := l.path("storage-search.test")
+			if err := goTool(ctx, "test", "-c", "-o", bin, "sotto/storage/search"); err != nil {
+				return "", err
+			}
+			c := exec.CommandContext(ctx, bin, "-test.run=^$", "-test.bench=^Benchmark(Index|Queries)$/^(p50|p99|N=1000000)$/^(N=1000000)?$", "-test.benchtime=1s")
+			c.Dir = l.dir
+			b, err := c.CombinedOutput()
+			if err != nil {
+				return "", fmt.Errorf("%w\n%s", err, b)
+			}
+			return string(b), nil
+		})
+		if err != nil {
+			return sample{}, err
+		}
+		metrics, err := parseGoBench(out, "Benchmark"+name)
+		if err != nil {
+			return sample{}, err
+		}
+		s, err := goSample(metrics)
+		return sample{s.value / 1e3, s.floor / 1e3}, err
+	}
+}
+
 func goSample(metrics map[string]float64) (sample, error) {
 	value, floored := metrics["op-ns"]
 	if !floored {

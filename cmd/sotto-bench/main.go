@@ -7,7 +7,7 @@
 //
 //	name    as mls/send_1k_n2; names are stable
 //	value   median of the rounds
-//	unit    appends/s; or us, ms, MiB, s/10k, of which less is better
+//	unit    appends/s, inputs/s; or us, ms, s, MiB, s/10k, of which less is better
 //	floor   median, in the same unit, of what no program could do without, measured
 //	        in the same rounds; null where there is none
 //	ratio   value / floor, so that 1 is the floor; null where there is none

@@ -63,6 +63,7 @@ type app struct {
 	home           string
 	json           bool
 	passphraseFile string
+	token          string // shown to the node, if any
 }
 
 // patience is how long a request to the node may take.
@@ -88,7 +89,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 func (a *app) root() *cobra.Command {
 	root := a.group("sotto", "A messenger that trusts no server",
 		a.runCommand(), a.initCommand(), a.upCommand(), a.downCommand(), a.statusCommand(), a.doctorCommand(),
-		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.deviceCommand(), a.eventsCommand(), a.configCommand(), a.reportCommand(), a.demoCommand(), a.versionCommand())
+		a.contactCommand(), a.chatCommand(), a.groupCommand(), a.deviceCommand(), a.eventsCommand(), a.configCommand(), a.tokenCommand(), a.reportCommand(),
+		a.rpcCommand(), a.bugReportCommand(), a.manCommand(), a.demoCommand(), a.simCommand(), a.versionCommand())
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -98,7 +100,10 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, "%v", err) })
 	root.PersistentPreRunE = func(c *cobra.Command, _ []string) error {
 		var err error
-		a.home, err = findHome(a.env)
+		if a.home, err = findHome(a.env); err != nil {
+			return err
+		}
+		a.token, err = readToken(a.env("SOTTO_TOKEN_FILE"))
 		return err
 	}
 	return root
@@ -168,7 +173,29 @@ func (a *app) lasting(use, short string, least, most int, f func(ctx context.Con
 }
 
 // client returns a client of the home's node.
-func (a *app) client() *api.Client { return api.NewClient(a.home) }
+func (a *app) client() *api.Client {
+	cl := api.NewClient(a.home)
+	if a.token != "" {
+		cl.UseToken(a.token)
+	}
+	return cl
+}
+
+// readToken reads the token that a bot's commands show; there is none if name is empty.
+func readToken(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("read the token that $SOTTO_TOKEN_FILE names: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" || len(token) > 256 {
+		return "", &usageError{fmt.Errorf("%s holds no token", name), "make one: sotto token create"}
+	}
+	return token, nil
+}
 
 // say talks to the person at the terminal.
 func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -287,6 +288,11 @@ func TestExitCodes(t *testing.T) {
 		node.ErrNewer:            1,
 		node.ErrBusy:             11,
 		context.Canceled:         130,
+		node.ErrStopped:          1,
+		node.ErrNotReady:         1,
+		node.ErrNotAllowed:       6,
+		api.ErrBadToken:          6,
+		api.ErrNotPermitted:      6,
 		fmt.Errorf("%w: %w", node.ErrUncertain, context.Canceled): 130,
 		&remote{Code: "busy", Exit: 11}:                           11,
 		&usageError{node.ErrLocked, "sotto"}:                      2,
@@ -298,6 +304,33 @@ func TestExitCodes(t *testing.T) {
 	}
 	if r := tell(hint(errors.New("no such contact; sotto contact list shows them"), "see the names: sotto contact list")); r.Hint != "" {
 		t.Errorf("the hint %q repeats the error", r.Hint)
+	}
+}
+
+// spec/api.md has every exit code and no other.
+func TestExitCodesAreWritten(t *testing.T) {
+	page, err := os.ReadFile("../../spec/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| exit | means |\n|---|---|\n")
+	var written []string
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "| ") {
+			break
+		}
+		written = append(written, strings.Fields(line)[1])
+	}
+	codes := map[int]bool{exitDone: true, exitFailed: true, exitUsage: true}
+	for _, a := range answers {
+		codes[a.exit] = true
+	}
+	var want []string
+	for _, code := range slices.Sorted(maps.Keys(codes)) {
+		want = append(want, fmt.Sprint(code))
+	}
+	if !slices.Equal(written, want) {
+		t.Errorf("spec/api.md has the exit codes %v, the program %v", written, want)
 	}
 }
 
@@ -384,8 +417,22 @@ func TestPatience(t *testing.T) {
 func TestEveryCommandSpeaksJSON(t *testing.T) {
 	n, home, _ := serving(t)
 	bob := n.AddContact("bob")
-	if _, err := n.Receive("bob", "你好\n👋🏽"); err != nil {
+	theirs, err := n.Receive("bob", "你好\n👋🏽")
+	if err != nil {
 		t.Fatal(err)
+	}
+	own, err := n.Send(t.Context(), "bob", "hello")
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll, err := n.SendMessage(t.Context(), "bob", node.NewMessage{Poll: &node.NewPoll{Question: "?", Options: []string{"a", "b"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"eve", "mallory"} {
+		if err := n.SetContact(n.AddContact(name).ID, node.ContactRequested, "asks"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	inv, err := n.Invite(t.Context(), node.InviteOptions{})
 	if err != nil {
@@ -403,13 +450,21 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"contact list", nil}, {"contact rename", []string{"bob", "ben"}}, {"contact verify", []string{"ben"}}, {"contact block", []string{"ben"}},
 		{"contact unblock", []string{bob.ID}}, {"contact invites", nil}, {"contact revoke", []string{inv.ID}}, {"contact invite", nil},
 		{"contact accept", []string{"sotto:i#slow", "--name", "carol"}},
-		{"chat list", nil}, {"chat read", []string{"ben"}}, {"chat send", []string{"ben", "hello"}},
+		{"contact admit", []string{"eve"}}, {"contact decline", []string{"mallory"}},
+		{"chat reply", []string{"ben", theirs.ID, "yes"}}, {"chat edit", []string{"ben", own.ID, "hello, ben"}}, {"chat react", []string{"ben", theirs.ID, "👍"}},
+		{"chat forward", []string{"ben", theirs.ID, "ben"}}, {"chat info", []string{"ben", theirs.ID}}, {"chat pin", []string{"ben", theirs.ID}}, {"chat star", []string{"ben", theirs.ID}},
+		{"chat delete", []string{"ben", own.ID, "--for-all"}}, {"chat poll", []string{"ben", "?", "a", "b"}}, {"chat vote", []string{"ben", poll.ID, "1"}}, {"chat close", []string{"ben", poll.ID}},
+		{"chat mark", []string{"ben"}}, {"chat mute", []string{"ben", "8h"}}, {"chat archive", []string{"ben"}}, {"chat timer", []string{"ben", "24h"}},
+		{"chat draft", []string{"ben", "not yet"}}, {"chat later", []string{"ben"}},
+		{"chat list", nil}, {"chat read", []string{"ben", "--limit", "1"}}, {"chat send", []string{"ben", "hello"}},
 		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
-		{"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
-		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}},
-		{"config list", nil}, {"config get", []string{"keep"}}, {"config set", []string{"keep", "7"}}, {"config path", nil},
+		{"group policy", []string{"Hikers"}}, {"group link", []string{"Hikers"}}, {"group requests", []string{"Hikers"}}, {"group approve", []string{"Hikers", "Zoe"}}, {"chat search", []string{"hello", "--limit", "1"}}, {"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
+		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}}, {"group join", []string{"sotto:g#x"}},
+		{"config list", nil}, {"config get", []string{"sound"}}, {"config set", []string{"sound", "off"}}, {"config unset", []string{"sound"}}, {"config path", nil},
+		{"token create", []string{"--name", "bot", "--read"}}, {"token list", nil}, {"token revoke", []string{"bot"}},
+		{"man", []string{t.TempDir()}}, {"bug-report", nil}, {"rpc", []string{"--openapi"}},
 	}
-	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "completion", "help"} // their tests are elsewhere
+	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "config edit", "completion", "help", "report make", "report check", "group picture", "group decline"} // their tests are elsewhere
 	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, engine: fake{}, env: func(string) string { return home }}
 	var names []string
 	for _, c := range a.root().Commands() {

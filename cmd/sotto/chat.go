@@ -25,7 +25,7 @@ const maxShown = 1000
 const maxRead = 100_000
 
 func (a *app) chatCommand() *cobra.Command {
-	return a.group("chat", "Conversations", append([]*cobra.Command{a.chatListCommand(), a.sendCommand(), a.readCommand(), a.watchCommand()}, a.messageCommands()...)...)
+	return a.group("chat", "Conversations", append([]*cobra.Command{a.chatListCommand(), a.sendCommand(), a.readCommand(), a.searchCommand(), a.watchCommand(), a.evidenceCommand()}, a.messageCommands()...)...)
 }
 
 func (a *app) chatListCommand() *cobra.Command {
@@ -91,13 +91,13 @@ func (a *app) chatListCommand() *cobra.Command {
 
 func (a *app) sendCommand() *cobra.Command {
 	var names []string
-	when := ""
-	c := a.named(a.command("send NAME TEXT [--at TIME] [--mention MEMBER]", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
+	when, key := "", ""
+	c := a.named(a.command("send NAME TEXT [--at TIME] [--mention MEMBER] [--once KEY]", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
 		text, err := a.text(c, args[1])
 		if err != nil {
 			return err
 		}
-		m := node.NewMessage{Text: text}
+		m := node.NewMessage{Text: text, Key: key}
 		if m.Mentions, err = mentions(c, text, names); err != nil {
 			return err
 		}
@@ -115,6 +115,7 @@ func (a *app) sendCommand() *cobra.Command {
 		return a.print(sent, func(io.Writer) { a.say("%s.", capital(sent.State)) })
 	}), false)
 	c.Flags().StringVar(&when, "at", "", "send it at this `time`, or so long from now")
+	c.Flags().StringVar(&key, "once", "", "`key` of your choice: however often it is sent with this key, it is sent once")
 	return mentionFlag(c, &names)
 }
 
@@ -139,13 +140,26 @@ func capital(s string) string {
 }
 
 func (a *app) readCommand() *cobra.Command {
+	around := ""
 	limit, ids := 50, false
-	c := a.named(a.command("read NAME [--limit N] [--ids]", "The newest messages, oldest first", 1, 1, func(ctx context.Context, c *cobra.Command, args []string) error {
+	c := a.named(a.command("read NAME [--around ID] [--limit N] [--ids]", "The newest messages, oldest first", 1, 1, func(ctx context.Context, c *cobra.Command, args []string) error {
 		if limit < 1 || limit > maxRead {
 			return usage(c, "--limit %d: from 1 to %d", limit, maxRead)
 		}
 		cl := a.client()
 		defer cl.Close()
+		if around != "" {
+			list, err := cl.Around(ctx, args[0], around, min(limit, api.MaxMessages))
+			if err != nil {
+				return a.whom(err)
+			}
+			for _, m := range list {
+				if err := a.print(m, func(w io.Writer) { a.show(w, m) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
 		pages, err := newest(ctx, cl, args[0], limit)
 		if err != nil {
 			return a.whom(err)
@@ -164,6 +178,7 @@ func (a *app) readCommand() *cobra.Command {
 		return nil
 	}), false)
 	c.Flags().BoolVar(&ids, "ids", false, "with the beginning of each message's id, by which other commands name it")
+	c.Flags().StringVar(&around, "around", "", "the message with this `id`, in the middle of others")
 	c.Flags().IntVar(&limit, "limit", limit, "at most so `many`")
 	return c
 }

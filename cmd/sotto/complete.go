@@ -10,31 +10,47 @@ import (
 	"sotto/node/api"
 )
 
-// named lets the shell complete names of contacts and conversations where the first
-// argument is one, or all are.
+// named lets the shell complete names of contacts and groups where the first argument
+// is one, or all are.
 func (a *app) named(c *cobra.Command, all bool) *cobra.Command {
-	c.ValidArgsFunction = func(c *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+	c.ValidArgsFunction = func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 && !all {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return a.names(prefix)
+		return a.complete(prefix, names)
 	}
 	return c
 }
 
 // completeChats lets it complete them behind a flag.
 func (a *app) completeChats(c *cobra.Command, flag string) {
-	complete := func(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
-		return a.names(prefix)
-	}
-	if err := c.RegisterFlagCompletionFunc(flag, complete); err != nil {
+	err := c.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return a.complete(prefix, names)
+	})
+	if err != nil {
 		panic(err) // there is no such flag
 	}
 }
 
-// names returns the names that begin with prefix, of contacts and of groups, if the node
-// answers quickly.
-func (a *app) names(prefix string) ([]string, cobra.ShellCompDirective) {
+// names returns those of contacts and groups.
+func names(ctx context.Context, cl *api.Client) (names []string, err error) {
+	contacts, err := cl.Contacts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range contacts {
+		names = append(names, one.Name)
+	}
+	chats, err := cl.Conversations(ctx)
+	for _, one := range chats {
+		names = append(names, one.Name)
+	}
+	return names, err
+}
+
+// complete returns those of the names that begin with prefix, if the node answers
+// quickly. A name that could move the cursor is left out.
+func (a *app) complete(prefix string, from func(context.Context, *api.Client) ([]string, error)) (out []string, _ cobra.ShellCompDirective) {
 	home, err := findHome(a.env)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
@@ -43,27 +59,16 @@ func (a *app) names(prefix string) ([]string, cobra.ShellCompDirective) {
 	defer cancel()
 	cl := api.NewClient(home)
 	defer cl.Close()
-	contacts, err := cl.Contacts(ctx)
+	all, err := from(ctx, cl)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	chats, err := cl.Conversations(ctx)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []string
 	seen := map[string]bool{}
-	add := func(name string) {
+	for _, name := range all {
 		if safe(name) == name && strings.HasPrefix(name, prefix) && !seen[name] {
 			seen[name] = true
-			names = append(names, name)
+			out = append(out, name)
 		}
 	}
-	for _, one := range contacts {
-		add(one.Name)
-	}
-	for _, one := range chats {
-		add(one.Name)
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return out, cobra.ShellCompDirectiveNoFileComp
 }

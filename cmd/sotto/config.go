@@ -65,7 +65,11 @@ func (a *app) configCommand() *cobra.Command {
 	path := a.command("path", "The home; the settings are in its vault", 0, 0, func(context.Context, *cobra.Command, []string) error {
 		return a.print(map[string]string{"home": a.home}, func(w io.Writer) { fmt.Fprintln(w, a.home) })
 	})
-	return a.group("config", "Settings", get, set, unset, list, path)
+	edit := a.lasting("edit [--chat NAME]", "Change settings in an editor ($VISUAL, else $EDITOR, else vi)", 0, 0, func(ctx context.Context, c *cobra.Command, _ []string) error {
+		return a.editConfig(ctx, c, chat)
+	})
+	of(edit)
+	return a.group("config", "Settings", get, set, unset, list, edit, path)
 }
 
 // setBy says in a word where a value comes from.

@@ -19,13 +19,14 @@ func (a *app) contactCommand() *cobra.Command {
 	return a.group("contact", "People you know",
 		a.inviteCommand(), a.acceptCommand(), a.contactListCommand(), a.renameCommand(), a.verifyCommand(),
 		a.blockCommand("block", "Take nothing more from somebody, and send nothing", true), a.blockCommand("unblock", "No longer block somebody", false),
+		a.decideCommand("admit", "Make a contact of somebody who asks to be one", true), a.decideCommand("decline", "Forget somebody who asks; they are not told", false),
 		a.invitesCommand(), a.revokeCommand())
 }
 
 func (a *app) inviteCommand() *cobra.Command {
 	var o api.InviteOptions
 	var draw bool
-	c := a.command("invite [--expires 24h] [--name NAME] [--qr]", "Make a link that lets somebody become a contact, once", 0, 0,
+	c := a.command("invite [--expires 24h] [--name NAME] [--ask] [--qr]", "Make a link that lets somebody become a contact, once", 0, 0,
 		func(ctx context.Context, c *cobra.Command, _ []string) error {
 			if o.Expires < time.Second {
 				return usage(c, "--expires %v is too short", o.Expires)
@@ -37,7 +38,11 @@ func (a *app) inviteCommand() *cobra.Command {
 				return err
 			}
 			if !a.json {
-				a.say("Whoever opens this link first becomes your contact. It is good until %s, and for one.", when(in.Expires))
+				if o.Ask {
+					a.say("Whoever opens this link first asks to be your contact: see sotto contact list. It is good until %s, and for one.", when(in.Expires))
+				} else {
+					a.say("Whoever opens this link first becomes your contact. It is good until %s, and for one.", when(in.Expires))
+				}
 				if in.Words != "" {
 					a.say("%s", safe(in.Words))
 				}
@@ -53,6 +58,7 @@ func (a *app) inviteCommand() *cobra.Command {
 	c.Flags().BoolVar(&draw, "qr", false, "draw it as a QR code, too")
 	c.Flags().DurationVar(&o.Expires, "expires", 24*time.Hour, "how `long` it is good")
 	c.Flags().StringVar(&o.Name, "name", "", "what to call who opens it (default: their profile name)")
+	c.Flags().BoolVar(&o.Ask, "ask", false, "decide about who opens it before they are a contact")
 	return c
 }
 
@@ -201,6 +207,24 @@ func (a *app) whom(err error) error {
 		return hint(err, "see the names: sotto contact list")
 	}
 	return err
+}
+
+func (a *app) decideCommand(use, short string, accept bool) *cobra.Command {
+	return a.named(a.command(use+" NAME", short, 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		c, err := cl.Decide(ctx, args[0], accept)
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(c, func(io.Writer) {
+			if accept {
+				a.say("%s becomes your contact.", safe(c.Name))
+			} else {
+				a.say("%s is forgotten.", safe(c.Name))
+			}
+		})
+	}), false)
 }
 
 func (a *app) blockCommand(use, short string, blocked bool) *cobra.Command {

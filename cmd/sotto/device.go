@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) deviceCommand() *cobra.Command {
-	return a.group("device", "Your own devices", a.deviceListCommand(), a.linkCommand(), a.pendingCommand(), a.confirmCommand(), a.cancelCommand(),
+	return a.group("device", "Your own devices", a.deviceListCommand(), a.deviceLinkCommand(), a.pendingCommand(), a.confirmCommand(), a.cancelCommand(),
 		a.renameDeviceCommand(), a.verifyDeviceCommand(), a.suspendCommand(), a.revokeDeviceCommand(), a.restoreCommand())
 }
 
@@ -68,7 +68,7 @@ type enterOptions struct {
 	Show       func(digits string)
 }
 
-func (a *app) linkCommand() *cobra.Command {
+func (a *app) deviceLinkCommand() *cobra.Command {
 	var enter, name string
 	var noWait bool
 	c := a.lasting("link [--no-wait] | link --enter LINK [--name NAME]", "Make this account's device of another machine, or of this one", 0, 0,

@@ -98,6 +98,8 @@ var answers = []struct {
 	{node.ErrBusy, exitBusy, "use that node (sotto status) or stop it (sotto down)"},
 	{node.ErrBlocked, exitFailed, "sotto contact unblock NAME"},
 	{node.ErrNotReady, exitFailed, "try again in a while"},
+	{api.ErrBadToken, exitNotTrusted, "make another: sotto token create"},
+	{api.ErrNotPermitted, exitNotTrusted, "see what it permits: sotto token list"},
 	{node.ErrNotAllowed, exitNotTrusted, "see who may: sotto group members GROUP"},
 	{node.ErrAmbiguous, exitUsage, "use more of the id: sotto contact list"},
 	{node.ErrInvalid, exitUsage, ""},

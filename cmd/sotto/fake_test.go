@@ -95,6 +95,8 @@ func (n *fakeNode) Accept(ctx context.Context, link, name string) (node.Contact,
 		return node.Contact{}, fmt.Errorf("link: it was used: %w", node.ErrGone)
 	case "sotto:i#quick":
 		err = n.SetContact(c.ID, node.ContactEstablished, "")
+	case "sotto:i#asks": // as if they had opened one of ours
+		err = n.SetContact(c.ID, node.ContactRequested, "asks to be your contact")
 	case "sotto:i#bad":
 		err = n.SetContact(c.ID, node.ContactFailed, "the relay says the invite was revoked")
 	}

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,15 +47,91 @@ func (a *app) groupCommand() *cobra.Command {
 			}
 			return node.GroupChange{Announce: &on}, nil
 		}),
-		a.leaveCommand())
+		a.policyCommand(), a.pictureCommand(), a.linkCommand(), a.joinCommand(), a.requestsCommand(), a.answerCommand("approve", "Let somebody in who asks", true),
+		a.answerCommand("decline", "Do not let somebody in; they are not told", false), a.leaveCommand())
+}
+
+func (a *app) policyCommand() *cobra.Command {
+	return a.command("policy GROUP [member|admin RIGHT on|off]", "What members, admins and owners may do; owners change it", 1, 4, func(ctx context.Context, c *cobra.Command, args []string) error {
+		if len(args) == 4 {
+			on := args[3] == "on"
+			if !on && args[3] != "off" {
+				return usage(c, "%q is neither on nor off", args[3])
+			}
+			return a.changeGroup(ctx, args[0], node.GroupChange{Policy: []node.Policy{{Role: args[1], Right: args[2], Allowed: on}}})
+		}
+		if len(args) != 1 {
+			return usage(c, "a change of policy takes a role, a right, and on or off")
+		}
+		cl := a.client()
+		defer cl.Close()
+		g, err := cl.Group(ctx, args[0])
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(g, func(w io.Writer) {
+			var rights []string
+			allowed := map[string]map[string]string{}
+			for _, p := range g.Policy {
+				if allowed[p.Right] == nil {
+					rights, allowed[p.Right] = append(rights, p.Right), map[string]string{}
+				}
+				allowed[p.Right][p.Role] = map[bool]string{true: "yes", false: "no"}[p.Allowed]
+			}
+			var rows [][]string
+			for _, r := range rights {
+				rows = append(rows, []string{r, allowed[r]["member"], allowed[r]["admin"], allowed[r]["owner"]})
+			}
+			table(w, []string{"RIGHT", "MEMBER", "ADMIN", "OWNER"}, rows)
+		})
+	})
+}
+
+func (a *app) pictureCommand() *cobra.Command {
+	return a.command("picture GROUP [FILE|none]", "Give the group a picture, a JPEG or PNG; without a file it is written to standard output", 1, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
+		if len(args) == 2 {
+			small := []byte{}
+			if args[1] != "none" {
+				file, err := readPicture(args[1])
+				if err != nil {
+					return err
+				}
+				if small, err = node.ShrinkPicture(file); err != nil {
+					return err
+				}
+			}
+			return a.changeGroup(ctx, args[0], node.GroupChange{Picture: &small})
+		}
+		cl := a.client()
+		defer cl.Close()
+		g, err := cl.Group(ctx, args[0])
+		if err != nil {
+			return a.whom(err)
+		}
+		if len(g.Picture) == 0 {
+			return fmt.Errorf("%w: the group has no picture", node.ErrNotFound)
+		}
+		return a.print(g, func(w io.Writer) { w.Write(g.Picture) })
+	})
+}
+
+// readPicture reads a file that is no larger than a picture may be.
+func readPicture(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, node.MaxPictureFile+1))
 }
 
 func (a *app) createGroupCommand() *cobra.Command {
-	var about string
-	c := a.command("create NAME [CONTACT…] [--about TEXT]", "Make a group and add contacts to it", 1, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+	var o node.GroupOptions
+	c := a.command("create NAME [CONTACT…] [--about TEXT] [--max-leaves NUMBER]", "Make a group and add contacts to it", 1, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
 		cl := a.client()
 		defer cl.Close()
-		made, err := cl.CreateGroup(ctx, node.GroupOptions{Name: args[0], Description: about, Members: args[1:]})
+		o.Name, o.Members = args[0], args[1:]
+		made, err := cl.CreateGroup(ctx, o)
 		if err != nil {
 			return a.whom(err)
 		}
@@ -63,7 +141,8 @@ func (a *app) createGroupCommand() *cobra.Command {
 		}
 		return a.print(g, func(io.Writer) { a.sayGroup(g, "The group is made.") })
 	})
-	c.Flags().StringVar(&about, "about", "", "what the group is about: a `text`")
+	c.Flags().StringVar(&o.Description, "about", "", "what the group is about: a `text`")
+	c.Flags().IntVar(&o.MaxLeaves, "max-leaves", 0, "how many devices it has room for, for good: a `number` up to 750; 256 if not given")
 	return a.named(c, true)
 }
 
@@ -163,5 +242,106 @@ func (a *app) leaveCommand() *cobra.Command {
 				a.say("You leave %s as soon as another member's node has seen it.", safe(c.Name))
 			}
 		})
+	})
+}
+
+func (a *app) linkCommand() *cobra.Command {
+	var expires time.Duration
+	var show bool
+	var revoke string
+	c := a.command("link GROUP [--expires DURATION] | --list | --revoke ID", "Make a link to a group: who opens it asks to be let in", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if revoke != "" {
+			if err := cl.RevokeInvite(ctx, revoke); err != nil {
+				return a.whom(err)
+			}
+			return a.print(map[string]string{"revoked": revoke}, func(io.Writer) { a.say("The link is useless now.") })
+		}
+		if show {
+			links, err := cl.GroupLinks(ctx, args[0])
+			if err != nil {
+				return a.whom(err)
+			}
+			return a.print(map[string][]node.GroupLink{"links": orNone(links)}, func(w io.Writer) {
+				var rows [][]string
+				for _, l := range links {
+					rows = append(rows, []string{l.ID, l.Expires.Local().Format("2006-01-02 15:04")})
+				}
+				table(w, []string{"ID", "EXPIRES"}, rows)
+			})
+		}
+		l, err := cl.LinkGroup(ctx, args[0], expires)
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(l, func(w io.Writer) {
+			fmt.Fprintln(w, l.Link)
+			a.say("Whoever opens it asks to be let in: sotto group requests %s. It works until %s. %s", safe(args[0]), l.Expires.Local().Format("2006-01-02 15:04"), l.Words)
+		})
+	})
+	c.Flags().DurationVar(&expires, "expires", 0, "how long it can be opened: a `duration`, 168h if not given")
+	c.Flags().BoolVar(&show, "list", false, "show the links that can be opened")
+	c.Flags().StringVar(&revoke, "revoke", "", "make the link with this `id` useless")
+	return c
+}
+
+func (a *app) joinCommand() *cobra.Command {
+	return a.command("join [LINK]", "Open a link to a group and ask to be let in; without one, show what came of those", 0, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if len(args) == 1 {
+			j, err := cl.JoinGroup(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(j, func(io.Writer) {
+				a.say("You have asked to be let in. The group is there as soon as somebody has done that.")
+			})
+		}
+		all, err := cl.Joinings(ctx)
+		if err != nil {
+			return err
+		}
+		return a.print(map[string][]node.Joining{"joinings": orNone(all)}, func(w io.Writer) {
+			var rows [][]string
+			for _, j := range all {
+				rows = append(rows, []string{safe(j.Group), safe(j.By), j.State, safe(j.Words)})
+			}
+			table(w, []string{"GROUP", "BY", "STATE", ""}, rows)
+		})
+	})
+}
+
+func (a *app) requestsCommand() *cobra.Command {
+	return a.command("requests GROUP", "Who asks to be let into a group", 1, 1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		all, err := cl.GroupRequests(ctx, args[0])
+		if err != nil {
+			return a.whom(err)
+		}
+		return a.print(map[string][]node.GroupRequest{"requests": orNone(all)}, func(w io.Writer) {
+			var rows [][]string
+			for _, r := range all {
+				rows = append(rows, []string{safe(r.Name), r.Account, r.Since.Local().Format("2006-01-02 15:04")})
+			}
+			table(w, []string{"NAME", "ACCOUNT", "SINCE"}, rows)
+		})
+	})
+}
+
+func (a *app) answerCommand(verb, short string, in bool) *cobra.Command {
+	return a.command(verb+" GROUP WHO", short, 2, 2, func(ctx context.Context, _ *cobra.Command, args []string) error {
+		cl := a.client()
+		defer cl.Close()
+		if err := cl.AnswerRequest(ctx, args[0], args[1], in); err != nil {
+			return a.whom(err)
+		}
+		g, err := a.settled(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		return a.print(g, func(io.Writer) { a.sayGroup(g, "Done.") })
 	})
 }

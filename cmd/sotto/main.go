@@ -5,14 +5,17 @@
 //	sotto up [--detach]             work
 //	sotto down | status | doctor
 //	sotto contact invite | accept LINK | list | verify NAME | rename | block | unblock
-//	sotto chat list | send NAME TEXT | read NAME | watch
-//	sotto events | config | version | completion
+//	sotto chat list | send NAME TEXT | read NAME | evidence NAME | watch
+//	sotto events | config | token | rpc | bug-report
+//	sotto version | completion | man FOLDER
 //	sotto demo                      see a relay and two people meet and talk
+//	sotto sim [--devices N] [--seed N]   play a world of devices through bad days
 //
-// All but run, init, up and demo are clients of the node that works in the same home:
+// All but run, init, up, demo and sim are clients of the node that works in the same home:
 // $SOTTO_HOME, else ~/.local/share/sotto. The passphrase of the vault comes from
 // --passphrase-file, from the file that $SOTTO_PASSPHRASE_FILE names, from the file
 // "passphrase" in the home, or is asked for; it is in no argument.
+// With $SOTTO_TOKEN_FILE commands may do what the token in that file permits, and no more.
 //
 // Data goes to stdout, talk to stderr; --json makes data of everything. Exit codes:
 // 0 done, 1 failed, 2 called wrongly, 3 partly done, 4 wrong passphrase, 5 not found,

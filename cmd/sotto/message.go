@@ -378,8 +378,7 @@ func (a *app) laterCommand() *cobra.Command {
 				if err := cl.Unschedule(ctx, args[0], cancel); err != nil {
 					return hint(err, "see the numbers: sotto chat later "+args[0])
 				}
-				a.say("It is not sent.")
-				return nil
+				return a.print(map[string]uint64{"cancelled": cancel}, func(io.Writer) { a.say("It is not sent.") })
 			}
 			list, err := cl.Scheduled(ctx, args[0])
 			if err != nil {

@@ -133,3 +133,6 @@ func (a *app) paint(w io.Writer, colour, s string) string {
 	}
 	return colour + s + "\x1b[0m"
 }
+
+// orNone makes an empty list of none, which JSON would call null.
+func orNone[T any](list []T) []T { return append([]T{}, list...) }

@@ -1,6 +1,6 @@
 // Package envelope seals and pads what a relay stores: messages and commits of a
-// conversation, and letters to a device's inbox (spec/envelope.md). What it makes
-// names nothing, and its length says little.
+// conversation, letters to a device's inbox, and what is too large for either
+// (spec/envelope.md). What it makes names nothing, and its length says little.
 package envelope
 
 import (

@@ -20,7 +20,7 @@ const kemExport = "sotto/contact/1"
 // erased when it has done its work.
 type Inviter struct {
 	OfferHash [32]byte
-	mode      uint8
+	mode      uint8             // of the handshake: Device, or Invite for every other link
 	static    key.NoiseSecret   // made for this invite alone
 	kem       key.SealingSecret // likewise
 	salt      Secret            // the link's
@@ -36,6 +36,9 @@ type InviteOptions struct {
 	Expires uint32            // minute
 	Relay   key.RelayPublic
 	Hints   [][]byte // of the relay: at most 8, of 255 bytes each and 512 in all
+	// Of a link to a group: its id and name. Such a link is opened by many.
+	Group     []byte
+	GroupName string
 	// SlotID names the slot of a read key at the relay (spec/relay.md, section 4).
 	SlotID func(read key.CapabilityPublic) [32]byte
 }
@@ -62,11 +65,15 @@ func newLink(kind uint8, o InviteOptions) (Link, []byte, *Inviter, error) {
 }
 
 func (in *Inviter) invite(o InviteOptions, nonce [nonceSize]byte) (Link, []byte, error) {
-	l := Link{Kind: in.mode, Expires: o.Expires, Relay: o.Relay, Hints: o.Hints, Secret: in.salt}
+	kind := in.mode
+	if o.Group != nil {
+		kind = Group
+	}
+	l := Link{Kind: kind, Expires: o.Expires, Relay: o.Relay, Hints: o.Hints, Secret: in.salt}
 	if err := l.check(); err != nil {
 		return Link{}, nil, err
 	}
-	offer := &Offer{Mode: in.mode, Expires: o.Expires, Log: o.Log, Device: o.Actor.Device, Handshake: in.static.Public(), KEM: in.kem.Public(), Inbox: o.Inbox, Ticket: o.Ticket, Name: o.Name}
+	offer := &Offer{Mode: kind, Expires: o.Expires, Log: o.Log, Device: o.Actor.Device, Handshake: in.static.Public(), KEM: in.kem.Public(), Inbox: o.Inbox, Ticket: o.Ticket, Name: o.Name, Group: o.Group, GroupName: o.GroupName}
 	raw := offer.sign(o.Actor.Key)
 	offer, err := parseOffer(raw) // what we could not read nobody can
 	if err != nil {

@@ -18,23 +18,26 @@ import (
 // The ways in which a text is no link that can be opened, each for the user to be
 // told apart.
 var (
-	ErrNotLink   = errors.New("this is not a Sotto link; one begins with sotto:i#")
-	ErrDamaged   = errors.New("the link is damaged: a part is missing or was changed; ask for it again and copy it whole")
-	ErrWrongKind = errors.New("this link is of another kind")
-	ErrNewer     = errors.New("the link was made by a newer version of Sotto; update and try again")
-	ErrExpired   = errors.New("the link has expired; ask for a new one")
+	ErrNotLink      = errors.New("this is not a Sotto link; one begins with sotto:i#")
+	ErrDamaged      = errors.New("the link is damaged: a part is missing or was changed; ask for it again and copy it whole")
+	ErrWrongKind    = errors.New("this link is of another kind")
+	ErrNotGroupLink = errors.New("this link does not lead to a group")
+	ErrNewer        = errors.New("the link was made by a newer version of Sotto; update and try again")
+	ErrExpired      = errors.New("the link has expired; ask for a new one")
 )
 
 // The kinds of links.
 const (
 	Invite uint8 = 1 // meets one person
-	Device uint8 = 2 // makes one more device of one's own account
+	Group  uint8 = 2 // asks to be let into a group, as often as one likes
+	Device uint8 = 3 // makes one more device of one's own account
 )
 
 // The letters of the kinds of text, which are also in their checksums: one is never
 // taken for the other.
 const (
 	inviteLetter = 'i'
+	groupLetter  = 'g'
 	deviceLetter = 'd' // links a device of one's own account
 )
 
@@ -82,7 +85,7 @@ func (s Secret) offerKey() []byte { return s.derive("sotto/link/offer/1") }
 
 // Link is an invite as it is handed over.
 type Link struct {
-	Kind    uint8  // Invite or Device
+	Kind    uint8  // Invite, Group or Device
 	Expires uint32 // minute
 	Relay   key.RelayPublic
 	Hints   [][]byte // binary multiaddrs of the relay
@@ -136,7 +139,10 @@ var linkText = base64.RawURLEncoding.Strict()
 
 // Text returns the link as people hand it over. It holds the secret.
 func (l Link) Text() string {
-	if l.Kind == Device {
+	switch l.Kind {
+	case Group:
+		return toText(groupLetter, codec.Write(l.fields))
+	case Device:
 		return toText(deviceLetter, codec.Write(l.fields))
 	}
 	return toText(inviteLetter, codec.Write(l.fields))
@@ -150,7 +156,10 @@ func prefix(letter byte) string { return "sotto:" + string(letter) + "#" }
 
 // String does not show the secret.
 func (l Link) String() string {
-	if l.Kind == Device {
+	switch l.Kind {
+	case Group:
+		return "a link to a group"
+	case Device:
 		return "a device link"
 	}
 	return "an invite"
@@ -170,6 +179,8 @@ func ParseDeviceLink(text string) (Link, error) {
 func parseLink(text string, letter byte, kind uint8, other string) (Link, error) {
 	b, err := fromText(letter, text)
 	switch {
+	case errors.Is(err, ErrWrongKind) && strings.HasPrefix(strings.TrimSpace(text), prefix(groupLetter)):
+		return Link{}, fmt.Errorf("%w: it asks to be let into a group; open it with sotto group join", err)
 	case errors.Is(err, ErrWrongKind):
 		return Link{}, fmt.Errorf("%w: %s", err, other)
 	case err != nil:
@@ -177,11 +188,28 @@ func parseLink(text string, letter byte, kind uint8, other string) (Link, error)
 	case b[1] != kind:
 		return Link{}, fmt.Errorf("%w than this version knows", ErrWrongKind)
 	}
-	var l Link
+	return readLink(b)
+}
+
+func readLink(b []byte) (l Link, err error) {
 	if err := codec.Read(b, l.fields); err != nil {
 		return Link{}, ErrDamaged
 	}
 	return l, nil
+}
+
+// ParseGroupLink reads a link to a group, as ParseLink does an invite.
+func ParseGroupLink(text string) (Link, error) {
+	b, err := fromText(groupLetter, text)
+	switch {
+	case errors.Is(err, ErrWrongKind):
+		return Link{}, ErrNotGroupLink
+	case err != nil:
+		return Link{}, err
+	case b[1] != Group:
+		return Link{}, ErrNotGroupLink
+	}
+	return readLink(b)
 }
 
 // fromText returns what toText was given, at least version and kind.
@@ -189,7 +217,7 @@ func fromText(letter byte, text string) ([]byte, error) {
 	text = strings.TrimSpace(text)
 	rest, ok := strings.CutPrefix(text, prefix(letter))
 	if !ok {
-		for _, other := range []byte{inviteLetter, deviceLetter} {
+		for _, other := range []byte{inviteLetter, groupLetter, deviceLetter} {
 			if strings.HasPrefix(text, prefix(other)) {
 				return nil, ErrWrongKind
 			}

@@ -212,3 +212,26 @@ func TestHintsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// A link to a group is opened as such and nothing else is, and neither an invite's scanner
+// takes it (T27).
+func TestGroupLinkIsOfItsKind(t *testing.T) {
+	g := Link{Kind: Group, Expires: 1000, Relay: key.NewRelay().Public(), Secret: newSecret([32]byte{1})}
+	i := g
+	i.Kind = Invite
+	if back, err := ParseGroupLink(g.Text()); err != nil || back.Text() != g.Text() || back.Kind != Group {
+		t.Errorf("ParseGroupLink = %v, %v", back, err)
+	}
+	if _, err := ParseLink(g.Text()); !errors.Is(err, ErrWrongKind) {
+		t.Errorf("a group's link as an invite: %v", err)
+	}
+	body := codec.Write(g.fields)
+	for name, text := range map[string]string{"an invite": i.Text(), "a device's link": toText(deviceLetter, body), "an invite under a group's letter": toText(groupLetter, codec.Write(i.fields))} {
+		if _, err := ParseGroupLink(text); !errors.Is(err, ErrNotGroupLink) {
+			t.Errorf("%s as a group's link: %v", name, err)
+		}
+	}
+	if _, err := ParseLink("sotto:i#" + g.Text()[8:]); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a group's link under an invite's letter: %v", err)
+	}
+}

@@ -21,6 +21,7 @@ var ErrOffer = errors.New("the invite's offer does not hold")
 
 const (
 	offerVersion = 1
+	maxGroupID   = 255
 	offerStep    = 4 << 10
 	maxOffer     = 15*offerStep - 4 // with its length and sealed it fits a slot of 64 KiB
 	maxTicket    = 255
@@ -41,6 +42,8 @@ type Offer struct {
 	Inbox     identity.InboxRef // where the request goes
 	Ticket    []byte            // lets the invitee create an inbox at the inviter's relay; may be empty
 	Name      string            // profile name of the inviter
+	Group     []byte            // the id of the group that the link leads to; nil in an invite
+	GroupName string            // likewise
 
 	hash [32]byte
 }
@@ -57,6 +60,9 @@ func (o *Offer) sign(device key.DeviceSecret) []byte {
 	b = append(o.Handshake.Append(b), o.KEM.Bytes()...)
 	b = o.Inbox.Append(b)
 	b = codec.AppendVec(codec.AppendVec(b, o.Ticket), o.Name)
+	if o.Group != nil {
+		b = codec.AppendVec(codec.AppendVec(b, o.Group), o.GroupName)
+	}
 	return append(b, device.Sign(offerLabel, b)...)
 }
 
@@ -70,7 +76,7 @@ func parseOffer(raw []byte) (*Offer, error) {
 		r.Fail("version %d", v)
 	}
 	mode := r.U8()
-	if r.Err() == nil && mode != Invite && mode != Device {
+	if r.Err() == nil && mode != Invite && mode != Group && mode != Device {
 		r.Fail("mode %d", mode)
 	}
 	o := &Offer{Mode: mode, Expires: r.U32(), hash: sha256.Sum256(raw)}
@@ -80,6 +86,12 @@ func parseOffer(raw []byte) (*Offer, error) {
 	o.Inbox = identity.ReadInboxRef(r)
 	o.Ticket = r.Vec(maxTicket)
 	o.Name = string(r.Vec(maxName))
+	if mode == Group {
+		if o.Group = r.Vec(maxGroupID); len(o.Group) == 0 {
+			r.Fail("a link to no group")
+		}
+		o.GroupName = string(r.Vec(maxName))
+	}
 	signed := len(raw) - r.Len()
 	sig := r.Bytes(key.SignatureSize)
 	if err := r.Done(); err != nil {
@@ -97,6 +109,11 @@ func parseOffer(raw []byte) (*Offer, error) {
 	}
 	if err := identity.CheckName(o.Name); err != nil {
 		return nil, err
+	}
+	if o.Group != nil {
+		if err := identity.CheckName(o.GroupName); err != nil {
+			return nil, err
+		}
 	}
 	cert, state := o.Log.Device(o.Device)
 	switch {

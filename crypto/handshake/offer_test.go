@@ -90,8 +90,8 @@ func TestOfferThatDoesNotHold(t *testing.T) {
 		{"version 0", signed(func(b []byte) { b[1] = 0 }), "version 0"},
 		{"version 2", signed(func(b []byte) { b[1] = 2 }), "version 2"},
 		{"mode 0", signed(func(b []byte) { b[2] = 0 }), "mode 0"},
-		{"mode 2", signed(func(b []byte) { b[2] = 2 }), "another kind of link"},
-		{"mode 3", signed(func(b []byte) { b[2] = 3 }), "mode 3"},
+		{"mode 3", signed(func(b []byte) { b[2] = Device }), "another kind of link"},
+		{"mode 4", signed(func(b []byte) { b[2] = 4 }), "mode 4"},
 		{"expires later than the link", raw(func(o *Offer) { o.Expires++ }), "expires at another time"},
 		{"signed by another", rawOffer(mallory, func(*Offer) {}), "signature is wrong"},
 		{"another's device", raw(func(o *Offer) { o.Device = mallory.Device }), "does not have"},
@@ -193,5 +193,24 @@ func TestNewInviteRefuses(t *testing.T) {
 		if _, sealed, in, err := NewInvite(o); err == nil || sealed != nil || in != nil {
 			t.Errorf("%s: an invite is made", name)
 		}
+	}
+}
+
+// What an offer says it is for must be what its link is for.
+func TestGroupOffer(t *testing.T) {
+	o := newPerson(1, "Ana").options()
+	o.Group, o.GroupName = []byte("group"), "Hikers"
+	o.SlotID = func(key.CapabilityPublic) [32]byte { return [32]byte{7} }
+	l, sealed, _, err := NewInvite(o)
+	if err != nil || l.Kind != Group {
+		t.Fatal(l.Kind, err)
+	}
+	offer, err := l.OpenOffer([32]byte{7}, sealed)
+	if err != nil || string(offer.Group) != "group" || offer.GroupName != "Hikers" {
+		t.Errorf("OpenOffer = %+v, %v", offer, err)
+	}
+	l.Kind = Invite
+	if _, err := l.OpenOffer([32]byte{7}, sealed); !errors.Is(err, ErrOffer) {
+		t.Errorf("a group's offer for an invite: %v", err)
 	}
 }

@@ -350,12 +350,12 @@ func (g *Group) commit(o *CommitOptions) (*Staged, error) {
 	}
 	content := &authenticatedContent{wire: wirePrivateMessage, content: framedContent{
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: me,
-		authData: o.AuthenticatedData, kind: ContentCommit, body: body.encode(nil),
+		authData: o.AuthenticatedData, kind: ContentCommit,
 	}}
 	if o.Public {
 		content.wire = wirePublicMessage
 	}
-	if err := content.sign(s, g.config.Signer, e.encoded); err != nil {
+	if err := content.signCommit(s, g.config.Signer, e.encoded, body); err != nil {
 		return nil, err
 	}
 	next, encryption, joiner, ks, err := t.finish(content, true, e.secrets.init, psks)

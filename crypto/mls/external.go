@@ -242,9 +242,9 @@ func joinExternal(c Config, msg []byte, o ExternalJoinOptions) (*Staged, error) 
 	}
 	content := &authenticatedContent{wire: wirePublicMessage, content: framedContent{
 		groupID: e.context.GroupID, epoch: e.context.Epoch, sender: me,
-		authData: bytes.Clone(o.AuthenticatedData), kind: ContentCommit, body: body.encode(nil),
+		authData: bytes.Clone(o.AuthenticatedData), kind: ContentCommit,
 	}}
-	if err := content.sign(s, c.Signer, e.encoded); err != nil {
+	if err := content.signCommit(s, c.Signer, e.encoded, body); err != nil {
 		return nil, err
 	}
 	next, encryption, joiner, ks, err := t.finish(content, true, initSecret, psks)

@@ -191,6 +191,28 @@ func (a *authenticatedContent) signInto(room []byte, s *suite, signer crypto.Sig
 	return nil
 }
 
+// signCommit is sign for a commit, which it also encodes, in the place where that is
+// signed: one that adds many is megabytes long.
+func (a *authenticatedContent) signCommit(s *suite, signer crypto.Signer, context []byte, c *commit) (err error) {
+	const room = 32 // for what stands before: label and length
+	f := &a.content
+	b := make([]byte, room, room+len(f.groupID)+len(f.authData)+32+c.size()+len(context))
+	b = f.encodeHeader(appendMessageHeader(b, a.wire))
+	body := len(b)
+	b = c.encode(b)
+	f.body = b[body:len(b):len(b)]
+	if f.sender.signsContext() {
+		b = append(b, context...)
+	}
+	var before [room]byte
+	n := len(appendSignContent(before[:0], "FramedContentTBS", len(b)-room))
+	copy(b[room-n:], before[:n])
+	if a.signature, err = s.appendSignature(nil, signer, b[room-n:]); err != nil {
+		return fmt.Errorf("sign message: %w", err)
+	}
+	return nil
+}
+
 func (a *authenticatedContent) verify(s *suite, key, context []byte) error {
 	w := newWorkspace()
 	defer w.done()

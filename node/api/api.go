@@ -4,10 +4,10 @@
 // # Who may use it
 //
 // Whoever runs as the user that runs the node: the socket has mode 0600, lies in a
-// folder of mode 0700, and both ends ask the kernel who is at the other. There is no
-// further authentication, and nothing for browsers: requests that carry Origin,
-// Referer or Sec-Fetch headers, or another Host than "sotto" or "localhost", are
-// refused, and no answer allows another origin.
+// folder of mode 0700, and both ends ask the kernel who is at the other. Who shows a
+// token may do what that permits, who shows none everything. There is nothing for
+// browsers: requests that carry Origin, Referer or Sec-Fetch headers, or another Host
+// than "sotto" or "localhost", are refused, and no answer allows another origin.
 //
 // # A node's side
 //
@@ -53,6 +53,8 @@ type Node interface {
 	Contact(ctx context.Context, ref string) (node.Contact, error)
 	Rename(ctx context.Context, ref, name string) (node.Contact, error)
 	Block(ctx context.Context, ref string, blocked bool) (node.Contact, error)
+	// Decide makes a contact of who asks to be one, or forgets them. They are not told.
+	Decide(ctx context.Context, ref string, accept bool) (node.Contact, error)
 	SafetyNumber(ctx context.Context, ref string) (node.SafetyNumber, error)
 	// Unverify takes SetVerified back.
 	Unverify(ctx context.Context, ref string) (node.SafetyNumber, error)
@@ -66,7 +68,14 @@ type Node interface {
 	// Conversations returns all of them, the one that changed last first.
 	Conversations(ctx context.Context) ([]node.Conversation, error)
 	Conversation(ctx context.Context, ref string) (node.Conversation, error)
+	// Evidence returns what a conversation's relay has contradicted itself by.
+	Evidence(ctx context.Context, ref string) ([]node.Evidence, error)
 	Messenger
+
+	// Around returns at most limit messages, the oldest first, with one in their middle.
+	Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error)
+	// Search looks for messages in one conversation, or in all if in is empty.
+	Search(ctx context.Context, query, in, cursor string, limit int) (node.SearchPage, error)
 
 	// CreateGroup makes a group; its members are added as soon as the relay can be reached.
 	CreateGroup(ctx context.Context, o node.GroupOptions) (node.Conversation, error)
@@ -75,6 +84,17 @@ type Node interface {
 	// about when the relay has taken it.
 	ChangeGroup(ctx context.Context, ref string, g node.GroupChange) (node.Group, error)
 	LeaveGroup(ctx context.Context, ref string) error
+
+	// LinkGroup makes a link to a group; GroupLinks lists those that can be opened, and
+	// RevokeInvite ends one.
+	LinkGroup(ctx context.Context, ref string, expires time.Duration) (node.GroupLink, error)
+	GroupLinks(ctx context.Context, ref string) ([]node.GroupLink, error)
+	// JoinGroup opens a link and asks to be let in.
+	JoinGroup(ctx context.Context, link string) (node.Joining, error)
+	Joinings(ctx context.Context) ([]node.Joining, error)
+	GroupRequests(ctx context.Context, ref string) ([]node.GroupRequest, error)
+	// AnswerRequest lets somebody in who asks, or declines.
+	AnswerRequest(ctx context.Context, ref, who string, in bool) error
 
 	// Devices returns the account's devices, the oldest first. A ref of a device is its name,
 	// its id or a prefix of that, or "this".
@@ -103,6 +123,13 @@ type Node interface {
 	Config(ctx context.Context, chat string) ([]Setting, error)
 	SetConfig(ctx context.Context, chat, key, value string) (Setting, error)
 	UnsetConfig(ctx context.Context, chat, key string) (Setting, error)
+	// CreateToken makes a token. Its secret is in this answer and in no other.
+	CreateToken(ctx context.Context, o node.TokenOptions) (node.Token, error)
+	Tokens(ctx context.Context) ([]node.Token, error)
+	RevokeToken(ctx context.Context, ref string) error
+	// Bearer returns the token with this secret; [node.ErrNotFound] if it is not valid.
+	Bearer(ctx context.Context, secret string) (node.Token, error)
+
 	Doctor(ctx context.Context) ([]node.Check, error)
 
 	// Shutdown asks the node to stop and returns at once.
@@ -118,6 +145,7 @@ const (
 	maxBody     = 512 << 10 // of a request; a text of node.MaxText bytes, escaped, fits
 	maxHeader   = 16 << 10
 	maxStreams  = 64        // event streams at once
+	maxHidden   = 1000      // events that a token does not show, before its reader hears of them
 	maxAnswer   = 128 << 20 // of an answer: MaxMessages texts, escaped, fit
 	maxEvent    = 2 << 20   // of one line of a stream
 	bodyTime    = 10 * time.Second

@@ -332,7 +332,8 @@ func TestLargestText(t *testing.T) {
 // sentinels are all errors of package node that a client may act on.
 var sentinels = []error{
 	node.ErrNotFound, node.ErrAmbiguous, node.ErrExists, node.ErrInvalid, node.ErrTooLarge, node.ErrLocked, node.ErrNotTrusted, node.ErrUnreachable,
-	node.ErrGone, node.ErrDiskFull, node.ErrBusy, node.ErrDamaged, node.ErrNewer, node.ErrFrozen, node.ErrBlocked, node.ErrUncertain,
+	node.ErrGone, node.ErrDiskFull, node.ErrBusy, node.ErrDamaged, node.ErrNewer, node.ErrFrozen, node.ErrBlocked, node.ErrUncertain, node.ErrNotReady, node.ErrNotAllowed,
+	api.ErrBadToken, api.ErrNotPermitted,
 }
 
 func TestErrorsAreTheSameOnTheFarSide(t *testing.T) {
@@ -385,11 +386,13 @@ func TestEveryMethodFails(t *testing.T) {
 		"Contact":       func() error { _, err := c.Contact(ctx, "Bob"); return err },
 		"Rename":        func() error { _, err := c.Rename(ctx, "Bob", "Rob"); return err },
 		"Block":         func() error { _, err := c.Block(ctx, "Bob", true); return err },
+		"Decide":        func() error { _, err := c.Decide(ctx, "Bob", true); return err },
 		"SafetyNumber":  func() error { _, err := c.SafetyNumber(ctx, "Bob"); return err },
 		"Report":        func() error { _, err := c.Report(ctx, "Bob", []string{"x"}, ""); return err },
 		"Unverify":      func() error { _, err := c.Unverify(ctx, "Bob"); return err },
 		"SetVerified":   func() error { _, err := c.SetVerified(ctx, "Bob", "1"); return err },
 		"Conversations": func() error { _, err := c.Conversations(ctx); return err },
+		"Evidence":      func() error { _, err := c.Evidence(ctx, "Bob"); return err },
 		"Conversation":  func() error { _, err := c.Conversation(ctx, "Bob"); return err },
 		"SendMessage":   func() error { _, err := c.Send(ctx, "Bob", "x"); return err },
 		"Message":       func() error { _, err := c.Message(ctx, "Bob", "x"); return err },
@@ -412,6 +415,9 @@ func TestEveryMethodFails(t *testing.T) {
 		"Messages":    func() error { _, err := c.Messages(ctx, "Bob", "", "", 1); return err },
 		"LastEvent":   func() error { _, err := c.LastEvent(ctx); return err },
 		"Config":      func() error { _, err := c.Config(ctx, ""); return err },
+		"CreateToken": func() error { _, err := c.CreateToken(ctx, node.TokenOptions{Name: "t", Read: true}); return err },
+		"Tokens":      func() error { _, err := c.Tokens(ctx); return err },
+		"RevokeToken": func() error { return c.RevokeToken(ctx, "t") },
 		"SetConfig":   func() error { _, err := c.SetConfig(ctx, "", "sound", "off"); return err },
 		"UnsetConfig": func() error { _, err := c.UnsetConfig(ctx, "", "sound"); return err },
 		"Doctor":      func() error { _, err := c.Doctor(ctx); return err },

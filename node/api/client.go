@@ -26,8 +26,9 @@ import (
 // was lost while the node was asked to change something. It may be used by several
 // goroutines.
 type Client struct {
-	home string
-	http *http.Client
+	home  string
+	token string
+	http  *http.Client
 }
 
 // NewClient returns a client of the node whose home that is. It does not connect
@@ -47,6 +48,10 @@ func NewClient(home string) *Client {
 	}
 	return c
 }
+
+// UseToken makes the client show a token with each request, and be bound by it. It is
+// called before the first.
+func (c *Client) UseToken(secret string) { c.token = secret }
 
 // Close ends the connections that are not in use.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -96,6 +101,9 @@ func (c *Client) ask(ctx context.Context, method, path string, body any) (*http.
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	res, err := c.http.Do(req)
 	if err == nil {
 		return res, nil
@@ -143,6 +151,38 @@ func (c *Client) call(ctx context.Context, method, path string, body, out any) e
 		return err
 	}
 	return nil
+}
+
+// Do sends a request as it is, its body JSON or nil, and returns the answer's status and
+// body, a [Problem] or not. What is a stream cannot be asked for.
+func (c *Client) Do(ctx context.Context, method, path string, body json.RawMessage) (status int, answer json.RawMessage, err error) {
+	if !strings.HasPrefix(path, "/v1/") {
+		return 0, nil, fmt.Errorf("the path %.64q is %w: it begins with /v1/", path, node.ErrInvalid)
+	}
+	var in any
+	if len(body) > 0 {
+		in = body
+	}
+	res, err := c.ask(ctx, method, path, in)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close()
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
+		return 0, nil, fmt.Errorf("%s is a stream, and no answer to one request: %w", path, node.ErrInvalid)
+	}
+	answer, err = io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		err = fmt.Errorf("read the node's answer: %w", err)
+		if method != http.MethodGet {
+			err = fmt.Errorf("%w: %w", node.ErrUncertain, err)
+		}
+		return 0, nil, err
+	}
+	if len(answer) > 0 && !json.Valid(answer) {
+		return 0, nil, fmt.Errorf("the node's answer is no JSON: %s", res.Status)
+	}
+	return res.StatusCode, bytes.TrimSpace(answer), nil
 }
 
 func readProblem(res *http.Response) error {
@@ -201,7 +241,7 @@ func (c *Client) Status(ctx context.Context) (node.Status, error) {
 
 // Invite makes a link.
 func (c *Client) Invite(ctx context.Context, o InviteOptions) (out node.Invite, err error) {
-	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name}, &out)
+	return out, c.call(ctx, http.MethodPost, "/v1/invites", inviteBody{int64(o.Expires / time.Second), o.Name, o.Ask}, &out)
 }
 
 // Invites returns the invites that can still be used.
@@ -243,6 +283,11 @@ func (c *Client) Rename(ctx context.Context, ref, name string) (node.Contact, er
 // Block blocks a contact, or no longer.
 func (c *Client) Block(ctx context.Context, ref string, blocked bool) (node.Contact, error) {
 	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/blocked", ref, blockedBody{blocked})
+}
+
+// Decide accepts or declines who asks to be a contact.
+func (c *Client) Decide(ctx context.Context, ref string, accept bool) (node.Contact, error) {
+	return put[node.Contact](ctx, c, http.MethodPut, "/v1/contacts/%s/accepted", ref, acceptedBody{accept})
 }
 
 // SafetyNumber returns what two people compare.
@@ -297,6 +342,34 @@ func (c *Client) Messages(ctx context.Context, ref, before, after string, limit 
 	return out.Messages, err
 }
 
+// Evidence returns what a conversation's relay has contradicted itself by.
+func (c *Client) Evidence(ctx context.Context, ref string) ([]node.Evidence, error) {
+	out, err := getAt[allEvidence](ctx, c, "/v1/conversations/%s/evidence", ref)
+	return out.Evidence, err
+}
+
+// Around returns messages of a conversation with one in their middle.
+func (c *Client) Around(ctx context.Context, ref, id string, limit int) ([]node.Message, error) {
+	path, err := at("/v1/conversations/%s/messages", ref)
+	if err != nil {
+		return nil, err
+	}
+	q := url.Values{"around": {id}, "limit": {strconv.Itoa(limit)}}
+	out, err := get[messages](ctx, c, path+"?"+q.Encode())
+	return out.Messages, err
+}
+
+// Search looks for messages; limit is at most [MaxMessages].
+func (c *Client) Search(ctx context.Context, query, in, cursor string, limit int) (node.SearchPage, error) {
+	q := url.Values{"q": {query}, "limit": {strconv.Itoa(limit)}}
+	for name, v := range map[string]string{"in": in, "cursor": cursor} {
+		if v != "" {
+			q.Set(name, v)
+		}
+	}
+	return get[node.SearchPage](ctx, c, "/v1/search?"+q.Encode())
+}
+
 // CreateGroup makes a group.
 func (c *Client) CreateGroup(ctx context.Context, o node.GroupOptions) (out node.Conversation, err error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/groups", o, &out)
@@ -319,6 +392,43 @@ func (c *Client) LeaveGroup(ctx context.Context, ref string) error {
 		return err
 	}
 	return c.call(ctx, http.MethodPost, path, nil, nil)
+}
+
+// LinkGroup makes a link to a group.
+func (c *Client) LinkGroup(ctx context.Context, ref string, expires time.Duration) (node.GroupLink, error) {
+	return put[node.GroupLink](ctx, c, http.MethodPost, "/v1/groups/%s/links", ref, linkBody{int64(expires / time.Second)})
+}
+
+// GroupLinks returns the links to a group that can be opened.
+func (c *Client) GroupLinks(ctx context.Context, ref string) ([]node.GroupLink, error) {
+	out, err := getAt[groupLinks](ctx, c, "/v1/groups/%s/links", ref)
+	return out.Links, err
+}
+
+// GroupRequests returns who asks to be let into a group.
+func (c *Client) GroupRequests(ctx context.Context, ref string) ([]node.GroupRequest, error) {
+	out, err := getAt[groupRequests](ctx, c, "/v1/groups/%s/requests", ref)
+	return out.Requests, err
+}
+
+// AnswerRequest lets somebody in who asks, or declines.
+func (c *Client) AnswerRequest(ctx context.Context, ref, who string, in bool) error {
+	path, err := at("/v1/groups/%s/requests", ref)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodPost, path, answerBody{who, in}, nil)
+}
+
+// JoinGroup opens a link to a group and asks to be let in.
+func (c *Client) JoinGroup(ctx context.Context, link string) (out node.Joining, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/joinings", joinBody{link}, &out)
+}
+
+// Joinings returns the groups that were asked to let this account in.
+func (c *Client) Joinings(ctx context.Context) ([]node.Joining, error) {
+	out, err := get[joinings](ctx, c, "/v1/joinings")
+	return out.Joinings, err
 }
 
 // LastEvent returns the number of the newest event.
@@ -400,6 +510,26 @@ func configPath(chat string) (string, error) {
 		return "/v1/config", nil
 	}
 	return at("/v1/conversations/%s/config", chat)
+}
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, o node.TokenOptions) (out node.Token, err error) {
+	return out, c.call(ctx, http.MethodPost, "/v1/tokens", tokenBody{o.Name, o.Read, o.Post, o.Chats, int64((o.Expires + time.Second - 1) / time.Second)}, &out)
+}
+
+// Tokens returns all tokens.
+func (c *Client) Tokens(ctx context.Context) ([]node.Token, error) {
+	out, err := get[tokens](ctx, c, "/v1/tokens")
+	return out.Tokens, err
+}
+
+// RevokeToken makes a token useless.
+func (c *Client) RevokeToken(ctx context.Context, ref string) error {
+	path, err := at("/v1/tokens/%s", ref)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, http.MethodDelete, path, nil, nil)
 }
 
 // Doctor looks for what is wrong.

@@ -13,8 +13,8 @@ import (
 var (
 	// ErrNotRunning says that no node answers at the home's socket.
 	ErrNotRunning = errors.New("no node is running")
-	// ErrStopped is at the end of a stream whose node has stopped or gone away.
-	ErrStopped = errors.New("the node has stopped")
+	// ErrStopped is at the end of a stream whose node has stopped or gone away, too.
+	ErrStopped = node.ErrStopped
 )
 
 // Codes of problems that are not about the node's answer but about the request.
@@ -55,6 +55,8 @@ var codes = []struct {
 	{node.ErrNotAllowed, "not_allowed", http.StatusForbidden},
 	{context.DeadlineExceeded, codeTimeout, http.StatusGatewayTimeout},
 	{ErrStopped, codeStopping, http.StatusServiceUnavailable},
+	{ErrBadToken, "bad_token", http.StatusUnauthorized},
+	{ErrNotPermitted, "not_permitted", http.StatusForbidden},
 }
 
 // Problem is the body of an answer that is an error: a problem document of RFC 9457

@@ -76,7 +76,11 @@ func (s *Server) messageRoutes() {
 	const one = "/v1/conversations/{ref}/messages/{id}"
 	route(s, http.MethodPost, "/v1/conversations/{ref}/messages", "send", "Send a text, a poll, or a message that is forwarded; it is queued at first",
 		func(ctx context.Context, in *refBody[node.NewMessage]) (node.Message, error) {
-			return n.SendMessage(ctx, in.Ref, in.Body)
+			m, b := in.Body, bearerOf(ctx)
+			if b == nil {
+				return n.SendMessage(ctx, in.Ref, m)
+			}
+			return s.sendFor(ctx, b, in.Ref, m)
 		})
 	route(s, http.MethodGet, one, "message", "One message with its history",
 		func(ctx context.Context, in *messageInput) (node.MessageDetails, error) {

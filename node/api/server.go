@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ func NewServer(n Node, version string, log *slog.Logger) *Server {
 	}}
 	mux := http.NewServeMux()
 	s.api = humago.New(mux, config)
+	s.api.UseMiddleware(s.permit)
 	s.routes()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.complain(w, problem(http.StatusNotFound, codeRoute, "the API has no such path or method; GET /v1/openapi.json lists them"))
@@ -115,6 +117,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if why := refused(r); why != "" {
 			w.Header().Set("Connection", "close")
 			s.complain(w, problem(http.StatusForbidden, codeRefused, why))
+			return
+		}
+		r, err := s.identify(r)
+		if err != nil {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			s.complain(w, problemOf(err))
 			return
 		}
 		if !s.readBody(w, r) {
@@ -194,14 +202,29 @@ type (
 	contacts struct {
 		Contacts []node.Contact `json:"contacts" nullable:"false"`
 	}
+	allEvidence struct {
+		Evidence []node.Evidence `json:"evidence" nullable:"false"`
+	}
 	conversations struct {
 		Conversations []node.Conversation `json:"conversations" nullable:"false"`
+	}
+	groupLinks struct {
+		Links []node.GroupLink `json:"links" nullable:"false"`
+	}
+	groupRequests struct {
+		Requests []node.GroupRequest `json:"requests" nullable:"false"`
+	}
+	joinings struct {
+		Joinings []node.Joining `json:"joinings" nullable:"false"`
 	}
 	messages struct {
 		Messages []node.Message `json:"messages" nullable:"false"`
 	}
 	settings struct {
 		Settings []Setting `json:"settings" nullable:"false"`
+	}
+	tokens struct {
+		Tokens []node.Token `json:"tokens" nullable:"false"`
 	}
 	checks struct {
 		Checks []node.Check `json:"checks" nullable:"false"`
@@ -216,6 +239,7 @@ type (
 	inviteBody struct {
 		Expires int64  `json:"expires_in,omitempty" minimum:"0" maximum:"31622400" doc:"seconds; 0 means the node's default"`
 		Name    string `json:"name,omitempty" doc:"what to call who opens it"`
+		Ask     bool   `json:"ask,omitempty" doc:"whoever opens it is a request first, about which you decide"`
 	}
 	acceptBody struct {
 		Link string `json:"link"`
@@ -223,6 +247,9 @@ type (
 	}
 	nameBody struct {
 		Name string `json:"name"`
+	}
+	acceptedBody struct {
+		Accepted bool `json:"accepted"`
 	}
 	blockedBody struct {
 		Blocked bool `json:"blocked"`
@@ -233,6 +260,23 @@ type (
 	reportBody struct {
 		Messages []string `json:"messages" minItems:"1" maxItems:"100" doc:"ids of messages that others wrote"`
 		Reason   string   `json:"reason,omitempty" maxLength:"4096" doc:"what is wrong with them; nobody signs it"`
+	}
+	tokenBody struct {
+		Name    string   `json:"name" doc:"what you call it"`
+		Read    bool     `json:"read,omitempty"`
+		Post    bool     `json:"post,omitempty"`
+		Chats   []string `json:"chats,omitempty" maxItems:"256" doc:"conversations, by name or id; none: all"`
+		Expires int64    `json:"expires_in,omitempty" minimum:"0" maximum:"316224000" doc:"seconds; 0: never"`
+	}
+	linkBody struct {
+		Expires int64 `json:"expires_in,omitempty" minimum:"0" maximum:"31622400" doc:"seconds; 0 means the node's default"`
+	}
+	joinBody struct {
+		Link string `json:"link"`
+	}
+	answerBody struct {
+		Who string `json:"who" doc:"who asks, by account or name"`
+		In  bool   `json:"in"`
 	}
 	valueBody struct {
 		Value string `json:"value"`
@@ -256,7 +300,7 @@ func (s *Server) routes() {
 
 	route(s, http.MethodPost, "/v1/invites", "invite", "Make a link",
 		func(ctx context.Context, in *struct{ Body inviteBody }) (node.Invite, error) {
-			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name})
+			return n.Invite(ctx, InviteOptions{Expires: time.Duration(in.Body.Expires) * time.Second, Name: in.Body.Name, Ask: in.Body.Ask})
 		})
 	route(s, http.MethodGet, "/v1/invites", "invites", "Invites that can still be used",
 		func(ctx context.Context, _ *none) (invites, error) {
@@ -289,6 +333,10 @@ func (s *Server) routes() {
 		func(ctx context.Context, in *refBody[blockedBody]) (node.Contact, error) {
 			return n.Block(ctx, in.Ref, in.Body.Blocked)
 		})
+	route(s, http.MethodPut, "/v1/contacts/{ref}/accepted", "decide", "Accept or decline who asks to be a contact",
+		func(ctx context.Context, in *refBody[acceptedBody]) (node.Contact, error) {
+			return n.Decide(ctx, in.Ref, in.Body.Accepted)
+		})
 	route(s, http.MethodGet, "/v1/contacts/{ref}/safety-number", "safety-number", "What two people compare",
 		func(ctx context.Context, in *refInput) (node.SafetyNumber, error) { return n.SafetyNumber(ctx, in.Ref) })
 	route(s, http.MethodPut, "/v1/contacts/{ref}/safety-number", "verify", "Mark a contact as verified, if this is its safety number",
@@ -301,19 +349,45 @@ func (s *Server) routes() {
 	route(s, http.MethodGet, "/v1/conversations", "conversations", "All conversations, the one that changed last first",
 		func(ctx context.Context, _ *none) (conversations, error) {
 			c, err := n.Conversations(ctx)
+			b := bearerOf(ctx)
+			c = slices.DeleteFunc(c, func(one node.Conversation) bool { return !b.covers(one.ID) })
+			for i := range c {
+				if b != nil {
+					withoutDraft(&c[i])
+				}
+			}
 			return conversations{list(c)}, err
 		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}", "conversation", "One conversation",
-		func(ctx context.Context, in *refInput) (node.Conversation, error) { return n.Conversation(ctx, in.Ref) })
+		func(ctx context.Context, in *refInput) (node.Conversation, error) {
+			c, err := n.Conversation(ctx, in.Ref)
+			if bearerOf(ctx) != nil {
+				withoutDraft(&c)
+			}
+			return c, err
+		})
+	route(s, http.MethodGet, "/v1/conversations/{ref}/evidence", "evidence", "What the relay has contradicted itself by",
+		func(ctx context.Context, in *refInput) (allEvidence, error) {
+			e, err := n.Evidence(ctx, in.Ref)
+			return allEvidence{list(e)}, err
+		})
 	route(s, http.MethodGet, "/v1/conversations/{ref}/messages", "messages", "Messages, the oldest first",
 		func(ctx context.Context, in *struct {
 			Ref    string `path:"ref" maxLength:"256"`
 			Before string `query:"before" maxLength:"256" doc:"id of a message: the newest before it"`
 			After  string `query:"after" maxLength:"256" doc:"id of a message: the oldest after it"`
+			Around string `query:"around" maxLength:"256" doc:"id of a message: it, in the middle of others"`
 			Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 		}) (messages, error) {
 			if in.Before != "" && in.After != "" {
 				return messages{}, fmt.Errorf("before together with after is %w", node.ErrInvalid)
+			}
+			if in.Around != "" {
+				if in.Before+in.After != "" {
+					return messages{}, fmt.Errorf("around together with before or after is %w", node.ErrInvalid)
+				}
+				m, err := n.Around(ctx, in.Ref, in.Around, in.Limit)
+				return messages{list(m)}, err
 			}
 			m, err := n.Messages(ctx, in.Ref, in.Before, in.After, in.Limit)
 			return messages{list(m)}, err
@@ -324,15 +398,58 @@ func (s *Server) routes() {
 			return n.Report(ctx, in.Ref, in.Body.Messages, in.Body.Reason)
 		})
 
+	route(s, http.MethodGet, "/v1/search", "search", "Search messages, the newest first",
+		func(ctx context.Context, in *struct {
+			Query  string `query:"q" required:"true" maxLength:"1024" doc:"words, \"phrases\", begin*, -not, from:NAME, in:NAME, before:DATE, after:DATE, has:KIND"`
+			In     string `query:"in" maxLength:"256" doc:"a conversation; absent for all"`
+			Cursor string `query:"cursor" maxLength:"64" doc:"next of the page before"`
+			Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		}) (node.SearchPage, error) {
+			return n.Search(ctx, in.Query, in.In, in.Cursor, in.Limit)
+		})
+
 	route(s, http.MethodPost, "/v1/groups", "create-group", "Make a group; contacts are added as soon as the relay can be reached",
 		func(ctx context.Context, in *struct{ Body node.GroupOptions }) (node.Conversation, error) {
 			return n.CreateGroup(ctx, in.Body)
 		})
 	route(s, http.MethodGet, "/v1/groups/{ref}", "group", "One group with its members",
-		func(ctx context.Context, in *refInput) (node.Group, error) { return n.Group(ctx, in.Ref) })
+		func(ctx context.Context, in *refInput) (node.Group, error) {
+			g, err := n.Group(ctx, in.Ref)
+			if bearerOf(ctx) != nil {
+				withoutDraft(&g.Conversation)
+			}
+			return g, err
+		})
 	route(s, http.MethodPatch, "/v1/groups/{ref}", "change-group", "Change a group; it comes about when the relay has taken it",
 		func(ctx context.Context, in *refBody[node.GroupChange]) (node.Group, error) {
 			return n.ChangeGroup(ctx, in.Ref, in.Body)
+		})
+	route(s, http.MethodPost, "/v1/groups/{ref}/links", "link-group", "Make a link to a group: who opens it asks to be let in",
+		func(ctx context.Context, in *refBody[linkBody]) (node.GroupLink, error) {
+			return n.LinkGroup(ctx, in.Ref, time.Duration(in.Body.Expires)*time.Second)
+		})
+	route(s, http.MethodGet, "/v1/groups/{ref}/links", "group-links", "Links to a group that can be opened; DELETE /v1/invites/{id} ends one",
+		func(ctx context.Context, in *refInput) (groupLinks, error) {
+			l, err := n.GroupLinks(ctx, in.Ref)
+			return groupLinks{list(l)}, err
+		})
+	route(s, http.MethodGet, "/v1/groups/{ref}/requests", "group-requests", "Who asks to be let into a group",
+		func(ctx context.Context, in *refInput) (groupRequests, error) {
+			r, err := n.GroupRequests(ctx, in.Ref)
+			return groupRequests{list(r)}, err
+		})
+	route(s, http.MethodPost, "/v1/groups/{ref}/requests", "answer-request", "Let somebody in who asks, or decline",
+		func(ctx context.Context, in *refBody[answerBody]) (none, error) {
+			return none{}, n.AnswerRequest(ctx, in.Ref, in.Body.Who, in.Body.In)
+		})
+	route(s, http.MethodPost, "/v1/joinings", "join-group", "Open a link to a group and ask to be let in",
+		func(ctx context.Context, in *struct{ Body joinBody }) (node.Joining, error) {
+			return n.JoinGroup(ctx, in.Body.Link)
+		})
+	route(s, http.MethodGet, "/v1/joinings", "joinings", "Groups that were asked to let this account in",
+		func(ctx context.Context, _ *none) (joinings, error) {
+			j, err := n.Joinings(ctx)
+			return joinings{list(j)}, err
 		})
 	route(s, http.MethodPost, "/v1/groups/{ref}/leave", "leave-group", "Leave a group; its history stays",
 		func(ctx context.Context, in *refInput) (none, error) { return none{}, n.LeaveGroup(ctx, in.Ref) })
@@ -376,6 +493,23 @@ func (s *Server) routes() {
 			Key string `path:"key" maxLength:"256"`
 		}) (Setting, error) {
 			return n.UnsetConfig(ctx, in.Ref, in.Key)
+		})
+
+	route(s, http.MethodPost, "/v1/tokens", "create-token", "Make a token",
+		func(ctx context.Context, in *struct{ Body tokenBody }) (node.Token, error) {
+			b := &in.Body
+			return n.CreateToken(ctx, node.TokenOptions{Name: b.Name, Read: b.Read, Post: b.Post, Chats: b.Chats, Expires: time.Duration(b.Expires) * time.Second})
+		})
+	route(s, http.MethodGet, "/v1/tokens", "tokens", "All tokens, without their secrets",
+		func(ctx context.Context, _ *none) (tokens, error) {
+			t, err := n.Tokens(ctx)
+			return tokens{list(t)}, err
+		})
+	route(s, http.MethodDelete, "/v1/tokens/{token}", "revoke-token", "Make a token useless",
+		func(ctx context.Context, in *struct {
+			Token string `path:"token" maxLength:"256" doc:"name or id"`
+		}) (none, error) {
+			return none{}, n.RevokeToken(ctx, in.Token)
 		})
 
 	route(s, http.MethodGet, "/v1/events/last", "last-event", "The number of the newest event",

@@ -78,6 +78,7 @@ func (s *Server) streamRoute() {
 
 // stream writes events until ctx ends, the server stops or the client takes none.
 func (s *Server) stream(ctx context.Context, w http.ResponseWriter, after uint64) error {
+	request := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
@@ -94,23 +95,48 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, after uint64
 		}
 		return c.Flush()
 	}
+	fail := func(err error) error {
+		data, _ := json.Marshal(problemOf(err)) // three strings and a number
+		return errors.Join(err, send("event: problem\ndata: %s\n\n", data))
+	}
 	if err := send(": from here on\n\n"); err != nil {
 		return err
+	}
+	b, hidden := bearerOf(ctx), 0
+	if b != nil && !b.Expires.IsZero() {
+		defer time.AfterFunc(time.Until(b.Expires), cancel).Stop()
 	}
 	for e, err := range s.node.Events(ctx, after) {
 		if ctx.Err() != nil {
 			break
 		}
-		if err != nil {
-			data, _ := json.Marshal(problemOf(err)) // three strings and a number
-			return errors.Join(err, send("event: problem\ndata: %s\n\n", data))
+		if err == nil && b != nil {
+			b, err = s.bearer(ctx, b.secret) // it may have been revoked meanwhile
 		}
-		data, err := json.Marshal(e)
+		if err != nil {
+			return fail(err)
+		}
+		out, ok := b.sees(e)
+		hidden++
+		if !ok && hidden < maxHidden {
+			continue
+		}
+		if !ok {
+			// Its reader's position must not fall behind what is kept.
+			out = node.Event{Seq: e.Seq, Time: e.Time, Type: node.EventSkipped}
+		}
+		hidden = 0
+		data, err := json.Marshal(out)
 		if err != nil {
 			return err
 		}
-		if err := send("id: %d\nevent: %s\ndata: %s\n\n", e.Seq, e.Type, data); err != nil {
+		if err := send("id: %d\nevent: %s\ndata: %s\n\n", out.Seq, out.Type, data); err != nil {
 			return err
+		}
+	}
+	if b != nil && request.Err() == nil && s.stopping.Err() == nil {
+		if _, err := s.bearer(request, b.secret); err != nil {
+			return fail(err) // its time is over
 		}
 	}
 	return nil

@@ -113,7 +113,7 @@ func (l *limited) Read(p []byte) (int, error) { return l.r.Read(p[:min(len(p), 7
 
 func TestLimitsFit(t *testing.T) {
 	text := strings.Repeat("\x01", node.MaxText)
-	body, err := json.Marshal(node.NewMessage{Text: text})
+	body, err := json.Marshal(node.NewMessage{Text: text, Key: strings.Repeat("k", 128)})
 	if err != nil || len(body) > maxBody {
 		t.Errorf("the largest text makes a body of %d bytes, more than %d: %v", len(body), maxBody, err)
 	}

@@ -51,18 +51,22 @@ const (
 	Vote     Kind = 10 // in the poll InReplyTo: all of the sender's
 	Close    Kind = 11 // ends the sender's poll InReplyTo
 	Pin      Kind = 12 // holds the message InReplyTo up to all, or no longer
+
+	GroupRequest Kind = 16 // somebody has opened a link to the group and asks to be let in
+	GroupRefusal Kind = 17 // such an Account is not let in
 )
 
 // Hidden reports whether messages of this kind are no lines of a conversation: they are
 // for devices, or say something about another message.
 func (k Kind) Hidden() bool {
-	return k >= KeyPackages && k <= Pin && k != Poll || k >= AccountLog && k <= History
+	return k >= KeyPackages && k <= Pin && k != Poll || k == GroupRequest || k == GroupRefusal || k >= AccountLog && k <= History
 }
 
 const (
 	maxPackages  = 8
 	maxPackage   = 16 << 10
 	maxDeviceSet = 2 << 10
+	maxLog       = 56 << 10
 	maxName      = 256
 )
 
@@ -92,7 +96,9 @@ type Message struct {
 	Kind      Kind
 	Text      string   // of Text and Name
 	DeviceSet []byte   // of KeyPackages: the account's statement, an identity.DeviceSet
-	Packages  [][]byte // of KeyPackages: 1 to 8
+	Packages  [][]byte // of KeyPackages and GroupRequest: 1 to 8
+	Log       []byte   // of GroupRequest: the account's log
+	Account   []byte   // of GroupRefusal
 	Bytes     []byte   // of AccountLog, Records and History
 
 	Mentions  []Mention // of Text, ascending
@@ -119,6 +125,21 @@ func NewText(text string, sent time.Time, lamport uint64, parents []ID) (*Messag
 func NewName(name string, sent time.Time, lamport uint64) *Message {
 	m := newMessage(Name, sent, lamport)
 	m.Text = name
+	return m
+}
+
+// NewGroupRequest makes the message by which who made a link to a group passes on that
+// somebody who calls itself so has opened it.
+func NewGroupRequest(name string, log, set []byte, packages [][]byte, sent time.Time, lamport uint64) *Message {
+	m := newMessage(GroupRequest, sent, lamport)
+	m.Text, m.Log, m.DeviceSet, m.Packages = name, log, set, packages
+	return m
+}
+
+// NewGroupRefusal makes the message that an account is not let in.
+func NewGroupRefusal(account [32]byte, sent time.Time, lamport uint64) *Message {
+	m := newMessage(GroupRefusal, sent, lamport)
+	m.Account = account[:]
 	return m
 }
 
@@ -234,6 +255,10 @@ func (m *Message) body() ([]any, error) {
 		return []any{m.DeviceSet, m.Packages}, nil
 	case AccountLog, Records, History:
 		return []any{m.Bytes}, nil
+	case GroupRequest:
+		return []any{m.Text, m.Log, m.DeviceSet, m.Packages}, nil
+	case GroupRefusal:
+		return []any{m.Account}, nil
 	case Delete, Moderate, Close:
 		return nil, nil
 	case Reaction:
@@ -267,7 +292,14 @@ func (m *Message) check() error {
 		if len(m.Text) < 1 || len(m.Text) > maxName {
 			return malformed("a name of %d bytes", len(m.Text))
 		}
-	case KeyPackages:
+	case GroupRefusal:
+		if len(m.Account) != 32 {
+			return malformed("an account of %d bytes", len(m.Account))
+		}
+	case KeyPackages, GroupRequest:
+		if m.Kind == GroupRequest && (len(m.Text) < 1 || len(m.Text) > maxName || len(m.Log) < 1 || len(m.Log) > maxLog) {
+			return malformed("a name of %d bytes, a log of %d", len(m.Text), len(m.Log))
+		}
 		if n := len(m.Packages); n < 1 || n > maxPackages {
 			return malformed("%d key packages", n)
 		}
@@ -348,6 +380,7 @@ func Decode(b []byte) (*Message, error) {
 	}
 	var ids [][]byte
 	into, known := map[Kind][]any{Text: {&m.Text}, Name: {&m.Text}, KeyPackages: {&m.DeviceSet, &m.Packages},
+		GroupRequest: {&m.Text, &m.Log, &m.DeviceSet, &m.Packages}, GroupRefusal: {&m.Account},
 		Delete: {}, Moderate: {}, Close: {}, Reaction: {&m.Reactions}, Receipt: {&m.Receipt, &ids}, Typing: {&m.On}, Pin: {&m.On},
 		Poll: {&m.Text, &m.Options, &m.On}, Vote: {&m.Choices},
 		AccountLog: {&m.Bytes}, Records: {&m.Bytes}, History: {&m.Bytes}}[m.Kind]

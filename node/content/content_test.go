@@ -200,3 +200,31 @@ func TestHiddenKinds(t *testing.T) {
 		t.Error("a text is hidden, or what nobody knows")
 	}
 }
+
+// Who asks to be let into a group, and who is not, come back as they were said, within limits.
+func TestGroupRequests(t *testing.T) {
+	now := time.UnixMilli(1_700_000_000_000).UTC()
+	for name, m := range map[string]*Message{
+		"request": NewGroupRequest("Dov", []byte("log"), []byte("set"), [][]byte{{1}, {2}}, now, 3),
+		"refusal": NewGroupRefusal([32]byte{7}, now, 4),
+	} {
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		back, err := Decode(b)
+		if err != nil || !m.Kind.Hidden() || !reflect.DeepEqual(back, m) {
+			t.Errorf("%s: %+v, %v, want %+v", name, back, err, m)
+		}
+	}
+	for name, m := range map[string]*Message{
+		"no name":     NewGroupRequest("", []byte("log"), nil, [][]byte{{1}}, now, 1),
+		"no log":      NewGroupRequest("Dov", nil, nil, [][]byte{{1}}, now, 1),
+		"no packages": NewGroupRequest("Dov", []byte("log"), nil, nil, now, 1),
+		"a large log": NewGroupRequest("Dov", make([]byte, maxLog+1), nil, [][]byte{{1}}, now, 1),
+	} {
+		if _, err := m.Encode(); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v, want ErrMalformed", name, err)
+		}
+	}
+}

@@ -27,6 +27,7 @@ const (
 	UpdateAfter     = 7 * 24 * time.Hour // since the last path update
 	firstRetry      = 50 * time.Millisecond
 	maxRetry        = 2 * time.Second
+	roomRetry       = time.Minute // when the relay had no room for what a commit needs
 )
 
 // Input is something that happened.
@@ -123,10 +124,11 @@ const (
 	Stale          Refusal = 2 // the mailbox is at another generation
 	Later          Refusal = 3 // busy, full, unreachable, or not known: the same bytes again
 	RefusedForGood Refusal = 4
+	NoRoom         Refusal = 5 // what a commit needs beside it is not kept
 )
 
 func (r Refusal) String() string {
-	return [...]string{"", "lost race", "stale", "later", "for good"}[r]
+	return [...]string{"", "lost race", "stale", "later", "for good", "no room"}[r]
 }
 
 // Found is what the node found an entry to be.
@@ -179,6 +181,12 @@ type (
 	Apply struct{ Epoch uint64 }
 	// Changed says that changes of ours have come about, with the Merge before it.
 	Changed struct{ IDs []ChangeID }
+	// GivenUp says that changes of ours will not come about, or, if it names none, that a
+	// path update of ours must wait.
+	GivenUp struct {
+		IDs    []ChangeID
+		Reason string
+	}
 	// Ended says that this device is no member any more.
 	Ended struct{}
 	// Drop asks for the staged commit of our own to be discarded.
@@ -222,6 +230,7 @@ func (e Stage) String() string {
 }
 func (e Propose) String() string { return "propose to leave" }
 func (e Changed) String() string { return fmt.Sprintf("changed %d", e.IDs) }
+func (e GivenUp) String() string { return fmt.Sprintf("given up %d: %s", e.IDs, e.Reason) }
 func (e Ended) String() string   { return "ended" }
 func (e Post) String() string    { return "post " + short(e.Hash[:]) }
 func (e Forget) String() string  { return "forget " + short(e.Hash[:]) }
@@ -274,6 +283,7 @@ type Core struct {
 	CommitMark mailbox.Mark // where the relay's receipt puts it; zero if there is none
 	Wanted     bool         // a path update is due
 	Later      time.Time    // until then it may wait, if nothing is to be sent
+	Aside      bool         // until Later messages do not wait for it either
 	Called     time.Time    // a member wants to leave, and from then on we commit that; zero if none does
 	Changes    []ChangeID   // of the group, wanted by the user, in order
 	Committing []ChangeID   // those of them that are in Commit
@@ -388,7 +398,7 @@ func (c *Core) due(now time.Time) bool { return c.update(now) || c.Open && len(c
 
 // update reports whether a path update of ours must.
 func (c *Core) update(now time.Time) bool {
-	if until, wanted := c.wanted(); wanted && (len(c.Queue) > 0 || !until.After(now)) {
+	if until, wanted := c.wanted(); wanted && (len(c.Queue) > 0 && !c.aside() || !until.After(now)) {
 		return true
 	}
 	return c.Open && len(c.Queue) > 0 && c.stale(now)
@@ -396,6 +406,9 @@ func (c *Core) update(now time.Time) bool {
 
 // stale reports whether a path update must come before what is sealed next.
 func (c *Core) stale(now time.Time) bool {
+	if c.aside() {
+		return c.Sent >= UpdateAfterSent
+	}
 	return c.Sent >= UpdateAfterSent || now.Sub(c.Updated) >= UpdateAfter ||
 		now.Sub(c.Updated) >= UpdateAfterIdle && now.Sub(c.Active) >= UpdateAfterIdle
 }
@@ -410,6 +423,10 @@ func (c *Core) wanted() (until time.Time, wanted bool) {
 	}
 	return c.Called, true
 }
+
+// aside reports whether messages go before the path update that is wanted. A member that
+// wants to leave they wait for: MLS has them sealed without it.
+func (c *Core) aside() bool { return c.Aside && c.Wanted && c.Called.IsZero() }
 
 // settle takes changes off the list.
 func (c *Core) settle(ids []ChangeID) {
@@ -466,6 +483,20 @@ func (c *Core) refused(now time.Time, in Refused) []Effect {
 			return nil
 		case RefusedForGood:
 			return append(c.giveUp(), c.freeze("the relay refuses commits: "+in.Reason)...)
+		case NoRoom:
+			// Messages do not wait for a change that cannot be made. Keys that
+			// must be renewed they do wait for.
+			first, ids := c.Tries == 0, c.Committing
+			out := c.giveUp()
+			c.settle(ids)
+			if len(ids) == 0 {
+				c.Tries++
+				c.Retry = now.Add(roomRetry)
+			}
+			if first || len(ids) > 0 {
+				out = append(out, GivenUp{ids, in.Reason})
+			}
+			return out
 		}
 		return nil
 	}
@@ -548,7 +579,7 @@ func (c *Core) read(now time.Time, in Read) (out []Effect) {
 		done := c.Committing
 		c.Commit, c.CommitMark, c.Committing = mailbox.Hash{}, mailbox.Mark{}, nil
 		c.settle(done)
-		c.Wanted, c.Later, c.Tries, c.Sent, c.Updated, c.Active = false, time.Time{}, 0, 0, now, now
+		c.Wanted, c.Later, c.Aside, c.Tries, c.Sent, c.Updated, c.Active = false, time.Time{}, false, 0, 0, now, now
 		out = append(c.next(), Merge{c.Epoch}, Forget{in.Hash})
 		if len(done) > 0 {
 			out = append(out, Changed{done})
@@ -626,6 +657,7 @@ func (c *Core) Append(b []byte) []byte {
 	b = appendMark(b, c.Fence)
 	b = codec.AppendU8(codec.AppendU8(b, boolByte(c.Open)), boolByte(c.Wanted))
 	b = codec.AppendU8(codec.AppendU8(b, boolByte(c.Over)), boolByte(c.Leaving))
+	b = codec.AppendU8(b, boolByte(c.Aside))
 	b = codec.AppendVec(b, c.Frozen)
 	b = codec.AppendVecFunc(b, func(b []byte) []byte {
 		for _, id := range c.Queue {
@@ -668,6 +700,7 @@ func ParseCore(b []byte) (*Core, error) {
 	c.Fence = readMark(r)
 	c.Open, c.Wanted = r.U8() == 1, r.U8() == 1
 	c.Over, c.Leaving = r.U8() == 1, r.U8() == 1
+	c.Aside = r.U8() == 1
 	c.Frozen = string(r.Vec(1 << 12))
 	r.Each(codec.MaxVec, func(r *codec.Reader) {
 		var id content.ID

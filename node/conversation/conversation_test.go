@@ -147,6 +147,9 @@ func (p *player) play(line string) []Effect {
 			p.t.Fatal(err)
 		}
 		p.core.Wanted, p.core.Later = true, p.now.Add(d)
+		if arg(2) == "aside" {
+			p.core.Aside, p.core.Updated = true, time.Time{}
+		}
 		return p.step(Tick{})
 	case "change":
 		return p.step(Change{ChangeID(num(1))})
@@ -176,6 +179,8 @@ func (p *player) play(line string) []Effect {
 		return p.step(Refused{Hash: hash(arg(1)), Why: Stale})
 	case "busy":
 		return p.step(Refused{Hash: hash(arg(1)), Why: Later})
+	case "no-room":
+		return p.step(Refused{Hash: hash(arg(1)), Why: NoRoom, Reason: "quota"})
 	case "refused":
 		return p.step(Refused{Hash: hash(arg(1)), Why: RefusedForGood, Reason: strings.Join(f[2:], " ")})
 	case "read":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unicode/utf8"
 
 	"sotto/crypto/codec"
@@ -55,6 +56,10 @@ const (
 	allRights = MayWrite<<1 - 1
 )
 
+// RightNames are the names of rights, as people write them.
+var RightNames = map[Rights]string{MayAdd: "add", MayRemove: "remove", MayRename: "rename", MayChangeRelays: "relays", MayChangeRoles: "roles",
+	MayChangeRetention: "retention", MayWrite: "write"}
+
 // MailboxRef says where a group's mailbox is.
 type MailboxRef struct {
 	Relay     []byte // a RelayAddress of spec/relay.md, opaque here; at most 600 bytes
@@ -81,15 +86,23 @@ type GroupInfo struct {
 	LeafIdle  uint32 // minutes; 0 for never
 	MaxLeaves uint16
 	Binding   []byte // 32 bytes, or none
-	Profile   []byte // at most 8 KiB
+	Profile   []byte // at most 10 KiB
 }
+
+// How many leaves a group has room for.
+const (
+	DefaultLeaves = 256
+	MaxLeaves     = 1000
+)
 
 const (
 	maxRelay     = 600
 	maxMailboxes = 4
 	maxRoles     = 1024
-	maxProfile   = 8 << 10
+	maxProfile   = 10 << 10
 	groupVersion = 1
+
+	defaultLeafIdle = 60 * 24 * 60 // minutes
 )
 
 // NewDirect is the GroupInfo of a conversation between two accounts.
@@ -99,15 +112,18 @@ func NewDirect(box MailboxRef, a, b [32]byte, binding []byte) *GroupInfo {
 		slices.Reverse(roles)
 	}
 	return &GroupInfo{Kind: Direct, Mailboxes: []MailboxRef{box}, Term: 1, Roles: roles,
-		OwnerMay: allRights, MaxLeaves: 256, Binding: binding}
+		OwnerMay: allRights, MaxLeaves: DefaultLeaves, Binding: binding}
 }
 
 // NewGroup is the GroupInfo of a group of many, made by one account.
-func NewGroup(box MailboxRef, owner [32]byte, p Profile) *GroupInfo {
+func NewGroup(box MailboxRef, owner [32]byte, p Profile, leaves int) *GroupInfo {
 	return &GroupInfo{Kind: ManyPeople, Mailboxes: []MailboxRef{box}, Term: 1, Roles: []RoleEntry{{owner, Owner}},
 		MemberMay: MayWrite, AdminMay: MayWrite | MayAdd | MayRemove | MayRename | MayChangeRetention, OwnerMay: allRights,
-		MaxLeaves: 256, Profile: p.Append(nil)}
+		LeafIdle: defaultLeafIdle, MaxLeaves: uint16(leaves), Profile: p.Append(nil)}
 }
+
+// IdleAfter is how long a leaf may go without a path update; 0 is for ever.
+func (g *GroupInfo) IdleAfter() time.Duration { return time.Duration(g.LeafIdle) * time.Minute }
 
 // NewSelf is the GroupInfo of the conversation among an account's own devices.
 func NewSelf(box MailboxRef, account [32]byte) *GroupInfo {
@@ -125,7 +141,11 @@ func (g *GroupInfo) Clone() *GroupInfo {
 type Profile struct {
 	Name        string // 1 to 64 characters
 	Description string // at most 1,024 bytes
+	Picture     []byte // JPEG, at most MaxPicture bytes; nil for none
 }
+
+// MaxPicture is the size of a group's picture at most, in bytes.
+const MaxPicture = 8 << 10
 
 const (
 	maxGroupName   = 256 // bytes: 64 characters
@@ -135,7 +155,7 @@ const (
 
 // Append appends the bytes of a profile.
 func (p Profile) Append(b []byte) []byte {
-	return codec.AppendVec(codec.AppendVec(codec.AppendU16(b, profileVersion), p.Name), p.Description)
+	return codec.AppendVec(codec.AppendVec(codec.AppendVec(codec.AppendU16(b, profileVersion), p.Name), p.Description), p.Picture)
 }
 
 // ParseProfile reads a profile.
@@ -145,6 +165,9 @@ func ParseProfile(b []byte) (Profile, error) {
 		r.Fail("profile of version %d", v)
 	}
 	p := Profile{Name: string(r.Vec(maxGroupName)), Description: string(r.Vec(maxDescription))}
+	if picture := r.Vec(MaxPicture); len(picture) > 0 {
+		p.Picture = picture
+	}
 	if err := r.Done(); err != nil {
 		return Profile{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -159,6 +182,9 @@ func (p Profile) Check() error {
 	}
 	if err != nil {
 		return fmt.Errorf("%w: name: %w", ErrMalformed, err)
+	}
+	if len(p.Picture) > MaxPicture {
+		return fmt.Errorf("%w: a picture of %d bytes, at most %d", ErrMalformed, len(p.Picture), MaxPicture)
 	}
 	if len(p.Description) > maxDescription || !utf8.ValidString(p.Description) {
 		return fmt.Errorf("%w: a description is UTF-8 of at most %d bytes", ErrMalformed, maxDescription)

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"testing"
 
+	"sotto/crypto/envelope"
 	"sotto/relay/mailbox"
 )
 
@@ -71,37 +72,91 @@ func TestRoles(t *testing.T) {
 }
 
 func sampleWelcome() *Welcome {
-	return &Welcome{At: mailbox.Mark{Era: 5, Seq: 6}, Chain: mailbox.Hash{1}, Names: []MemberName{{[32]byte{9}, "Ana"}}, Welcome: []byte("welcome")}
+	return &Welcome{At: mailbox.Mark{Era: 5, Seq: 6}, Chain: mailbox.Hash{1}, Package: [32]byte{2}, Names: []MemberName{{[32]byte{9}, "Ana"}},
+		Inline: Invitation{Welcome: []byte("welcome"), Tree: []byte("tree")}.Append(nil)}
+}
+
+// spilledWelcome is the same with the invitation elsewhere.
+func spilledWelcome() *Welcome {
+	w := sampleWelcome()
+	s, _, err := envelope.Spill([32]byte{3}, w.Inline)
+	if err != nil {
+		panic(err)
+	}
+	w.Inline, w.Relay, w.Spilled = nil, []byte("relay"), s
+	return w
+}
+
+type welcomeFile struct {
+	Welcome string            `json:"welcome"`
+	Spilled string            `json:"spilled_welcome"`
+	Profile string            `json:"profile"`
+	Bad     map[string]string `json:"bad_welcome"`
+	BadName map[string]string `json:"bad_profile"`
 }
 
 // The bytes are those of spec/vectors/group.
 func TestWelcomeVectors(t *testing.T) {
-	b, err := os.ReadFile("../../spec/vectors/group/welcome.json")
+	const file = "../../spec/vectors/group/welcome.json"
+	inline, spilled := sampleWelcome().Append(nil), spilledWelcome().Append(nil)
+	profile := Profile{Name: "Hikers", Description: "on Sundays", Picture: []byte("jpeg")}
+	if *rewrite {
+		bad := func(b []byte, change func(b []byte) []byte) string { return hex.EncodeToString(change(bytes.Clone(b))) }
+		form := len(inline) - len(sampleWelcome().Inline) - 2
+		v := welcomeFile{Welcome: hex.EncodeToString(inline), Spilled: hex.EncodeToString(spilled), Profile: hex.EncodeToString(profile.Append(nil)),
+			Bad: map[string]string{
+				"version 2":             bad(inline, func(b []byte) []byte { b[1] = 2; return b }),
+				"form 3":                bad(inline, func(b []byte) []byte { b[form] = 3; return b }),
+				"empty invitation":      bad(inline, func(b []byte) []byte { return append(b[:form+1], 0) }),
+				"cut short":             bad(inline, func(b []byte) []byte { return b[:len(b)-1] }),
+				"something behind it":   bad(inline, func(b []byte) []byte { return append(b, 0) }),
+				"spilled and cut short": bad(spilled, func(b []byte) []byte { return b[:len(b)-1] }),
+				"spilled to no blob":    bad(spilled, func(b []byte) []byte { return append(b[:form+1], 0, 0) }),
+				"empty":                 "",
+			}, BadName: map[string]string{
+				"version 2":                     "00020648696b6572730a6f6e2053756e6461797300",
+				"no name":                       "0001000000",
+				"name with a control character": "000103610a620000",
+				"name not in NFC":               "00010365cc810000",
+				"description not UTF-8":         "0001017801ff00",
+				"something behind it":           "00010648696b6572730a6f6e2053756e646179730000",
+				"without a picture":             "00010648696b6572730a6f6e2053756e64617973",
+			}}
+		b, err := json.MarshalIndent(v, "", " ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var v struct {
-		Welcome string            `json:"welcome"`
-		Profile string            `json:"profile"`
-		Bad     map[string]string `json:"bad_welcome"`
-		BadName map[string]string `json:"bad_profile"`
-	}
+	var v welcomeFile
 	if err := json.Unmarshal(b, &v); err != nil {
 		t.Fatal(err)
 	}
-	profile := Profile{Name: "Hikers", Description: "on Sundays"}
-	if got := hex.EncodeToString(sampleWelcome().Append(nil)); got != v.Welcome {
-		t.Errorf("welcome is %s, want %s", got, v.Welcome)
+	for got, want := range map[string]string{string(inline): v.Welcome, string(spilled): v.Spilled} {
+		raw, _ := hex.DecodeString(want)
+		if got != string(raw) {
+			t.Errorf("welcome is %x, want %s", got, want)
+		}
+		w, err := ParseWelcome(raw)
+		if err != nil || !bytes.Equal(w.Append(nil), raw) {
+			t.Errorf("the welcome does not come back: %+v, %v", w, err)
+		}
+	}
+	i, err := ParseInvitation(sampleWelcome().Inline)
+	if err != nil || string(i.Welcome) != "welcome" || string(i.Tree) != "tree" {
+		t.Errorf("the invitation does not come back: %+v, %v", i, err)
 	}
 	if got := hex.EncodeToString(profile.Append(nil)); got != v.Profile {
 		t.Errorf("profile is %s, want %s", got, v.Profile)
 	}
-	raw, _ := hex.DecodeString(v.Welcome)
-	if w, err := ParseWelcome(raw); err != nil || !reflect.DeepEqual(w, sampleWelcome()) {
-		t.Errorf("the welcome does not come back: %+v, %v", w, err)
-	}
-	raw, _ = hex.DecodeString(v.Profile)
-	if p, err := ParseProfile(raw); err != nil || p != profile {
+	raw, _ := hex.DecodeString(v.Profile)
+	if p, err := ParseProfile(raw); err != nil || !reflect.DeepEqual(p, profile) {
 		t.Errorf("the profile does not come back: %+v, %v", p, err)
 	}
 	if len(v.Bad) == 0 || len(v.BadName) == 0 {
@@ -121,8 +176,21 @@ func TestWelcomeVectors(t *testing.T) {
 	}
 }
 
+// Names are what a letter has room for.
+func TestNamesOfAWelcome(t *testing.T) {
+	w := sampleWelcome()
+	for i := range 1000 {
+		w.AddName([32]byte{1, byte(i), byte(i >> 8)}, "a member of the group")
+	}
+	got, err := ParseWelcome(w.Append(nil))
+	if err != nil || len(got.Names) < 200 || len(got.Names) > 400 {
+		t.Errorf("%d names, %v", len(got.Names), err)
+	}
+}
+
 func FuzzParseWelcome(f *testing.F) {
 	f.Add(sampleWelcome().Append(nil))
+	f.Add(spilledWelcome().Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if w, err := ParseWelcome(b); err == nil && !bytes.Equal(w.Append(nil), b) {
 			t.Errorf("%x has two encodings", b)
@@ -152,6 +220,15 @@ func FuzzParseContext(f *testing.F) {
 	f.Add(sampleContext().Append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := ParseContext(b); err == nil && !bytes.Equal(c.Append(nil), b) {
+			t.Errorf("%x has two encodings", b)
+		}
+	})
+}
+
+func FuzzParseInvitation(f *testing.F) {
+	f.Add(sampleWelcome().Inline)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if i, err := ParseInvitation(b); err == nil && !bytes.Equal(i.Append(nil), b) {
 			t.Errorf("%x has two encodings", b)
 		}
 	})

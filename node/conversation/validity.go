@@ -104,6 +104,16 @@ func ReadLeaf(leaf *mls.LeafNode) (Leaf, error) {
 	return Leaf{Account: c.Account, Device: c.Device, Cert: cert, Inbox: inbox}, nil
 }
 
+// LeafOf reads whose a leaf of a tree is. It verifies nothing: no leaf comes into a
+// tree that ValidateCredential has not judged.
+func LeafOf(leaf *mls.LeafNode) (identity.AccountID, identity.DeviceID, error) {
+	c, err := identity.ParseCredential(leaf.Credential.Identity)
+	if err != nil {
+		return identity.AccountID{}, identity.DeviceID{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return c.Account, c.Device, nil
+}
+
 // ValidateCredential is the ValidateCredential of [mls.Config]: bytes alone
 // decide. A leaf that replaces another keeps account and device.
 func ValidateCredential(leaf, old *mls.LeafNode) error {
@@ -157,11 +167,11 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 	if !ok {
 		return invalid("a committer who is no member")
 	}
-	by, err := ReadLeaf(committer)
+	by, _, err := LeafOf(committer)
 	if err != nil {
 		return err
 	}
-	may := before.May(by.Account)
+	may := before.May(by)
 
 	for _, p := range s.Proposals() {
 		if p.ByReference {
@@ -172,12 +182,12 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 		}
 		switch p := p.Proposal.(type) {
 		case mls.Add:
-			leaf, err := ReadLeaf(p.KeyPackage.LeafNode)
+			account, _, err := LeafOf(p.KeyPackage.LeafNode)
 			if err != nil {
 				return err
 			}
-			switch known := before.Role(leaf.Account) != 0; {
-			case known && leaf.Account != by.Account:
+			switch known := before.Role(account) != 0; {
+			case known && account != by:
 				return invalid("a device added by another account than its own")
 			case !known && (before.Kind != ManyPeople || may&MayAdd == 0):
 				return invalid("an account added by one that may not")
@@ -187,11 +197,11 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 			if !ok {
 				return invalid("the removal of nobody")
 			}
-			leaf, err := ReadLeaf(node)
+			account, _, err := LeafOf(node)
 			if err != nil {
 				return err
 			}
-			if leaf.Account != by.Account && (may&MayRemove == 0 || before.Role(leaf.Account) >= before.Role(by.Account)) && !revoked(old, node, context.Proofs) {
+			if account != by && (may&MayRemove == 0 || before.Role(account) >= before.Role(by)) && !revoked(old, node, context.Proofs) {
 				return invalid("the removal of a device by one that may not")
 			}
 		case mls.GroupContextExtensions:
@@ -208,14 +218,14 @@ func Validate(old *mls.Group, s *mls.Staged, meta []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := validChange(before, after, may); err != nil {
+	if err := validChange(before, after, before.Role(by), may); err != nil {
 		return err
 	}
 	accounts, err := validRoster(after, s.Roster())
 	if err != nil {
 		return err
 	}
-	if err := validRoles(before, after, by.Account, accounts); err != nil {
+	if err := validRoles(before, after, by, accounts); err != nil {
 		return err
 	}
 	keys, err := DeriveKeys(s, after.Mailboxes[0].Mailbox)
@@ -252,7 +262,7 @@ func revoked(g *mls.Group, node *mls.LeafNode, proofs [][]byte) bool {
 }
 
 // validChange judges what a commit makes of the group's information.
-func validChange(before, after *GroupInfo, may Rights) error {
+func validChange(before, after *GroupInfo, role Role, may Rights) error {
 	if after.Kind != before.Kind || !bytes.Equal(after.Binding, before.Binding) || after.MaxLeaves != before.MaxLeaves || after.LeafIdle != before.LeafIdle {
 		return invalid("a change of what never changes in a group")
 	}
@@ -262,11 +272,21 @@ func validChange(before, after *GroupInfo, may Rights) error {
 	}{
 		{MayChangeRetention, after.Retention != before.Retention},
 		{MayRename, !bytes.Equal(after.Profile, before.Profile)},
-		{MayChangeRoles, after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay || after.OwnerMay != before.OwnerMay},
 		{MayChangeRelays, !sameMailboxes(after, before) || after.Term != before.Term},
 	} {
 		if c.changed && may&c.right == 0 {
 			return invalid("a change by one that may not")
+		}
+	}
+	if after.OwnerMay != before.OwnerMay {
+		return invalid("a change of what owners may")
+	}
+	if after.MemberMay != before.MemberMay || after.AdminMay != before.AdminMay {
+		if role != Owner || before.Kind != ManyPeople {
+			return invalid("a change of rights by one that is no owner")
+		}
+		if (after.MemberMay|after.AdminMay)&^allRights != 0 {
+			return invalid("a right that there is not")
 		}
 	}
 	if after.Kind == ManyPeople {
@@ -307,8 +327,12 @@ func Parts(p mls.Proposal, by mls.Sender) bool {
 // member. A group whose owners have gone passes to the first of the highest role.
 func Roles(before *GroupInfo, accounts map[identity.AccountID]bool) []RoleEntry {
 	var out []RoleEntry
+	had := map[identity.AccountID]Role{}
+	for _, r := range before.Roles {
+		had[r.Account] = r.Role
+	}
 	for a := range accounts {
-		out = append(out, RoleEntry{a, max(before.Role(a), Member)})
+		out = append(out, RoleEntry{a, max(had[a], Member)})
 	}
 	slices.SortFunc(out, func(a, b RoleEntry) int { return bytes.Compare(a.Account[:], b.Account[:]) })
 	if len(out) > 0 {
@@ -377,6 +401,10 @@ func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool
 	if len(roster) > int(g.MaxLeaves) {
 		return nil, invalid("%d leaves, at most %d", len(roster), g.MaxLeaves)
 	}
+	roles := map[identity.AccountID]bool{}
+	for _, r := range g.Roles {
+		roles[r.Account] = true
+	}
 	accounts := map[identity.AccountID]bool{}
 	type device struct {
 		account identity.AccountID
@@ -384,16 +412,16 @@ func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool
 	}
 	seen := map[device]bool{}
 	for _, m := range roster {
-		leaf, err := ReadLeaf(m.Node)
-		if err != nil {
+		var d device
+		var err error
+		if d.account, d.device, err = LeafOf(m.Node); err != nil {
 			return nil, err
 		}
-		d := device{leaf.Account, leaf.Device}
 		if seen[d] {
 			return nil, invalid("one device with two leaves")
 		}
-		seen[d], accounts[leaf.Account] = true, true
-		if g.Role(leaf.Account) == 0 {
+		seen[d], accounts[d.account] = true, true
+		if !roles[d.account] {
 			return nil, invalid("a device of an account that is not in the group")
 		}
 	}
@@ -404,6 +432,46 @@ func validRoster(g *GroupInfo, roster []mls.Member) (map[identity.AccountID]bool
 // for good: by is the leaf that made the welcome, inviter the account whose device
 // that must be.
 func ValidateWelcome(g *mls.Group, by mls.LeafIndex, inviter identity.AccountID) (*GroupInfo, error) {
+	info, account, err := validJoin(g, by)
+	if err == nil && account != inviter {
+		return nil, invalid("a welcome made by another than who was given the key package")
+	}
+	return info, err
+}
+
+// ValidateLink judges a group that a link has led to: it is the one that the link names, who
+// made the link is still in it, and the welcome is of somebody who may let others in. It
+// returns who that was.
+func ValidateLink(g *mls.Group, by mls.LeafIndex, group []byte, maker identity.AccountID) (*GroupInfo, identity.AccountID, error) {
+	info, account, err := validJoin(g, by)
+	switch {
+	case err != nil:
+		return nil, identity.AccountID{}, err
+	case !bytes.Equal(g.GroupID(), group):
+		return nil, identity.AccountID{}, invalid("another group than the link names")
+	case info.Role(maker) == 0:
+		return nil, identity.AccountID{}, invalid("a group that who made the link is not in")
+	case info.May(account)&MayAdd == 0:
+		return nil, identity.AccountID{}, invalid("a welcome made by one that may not let anybody in")
+	}
+	return info, account, nil
+}
+
+// validJoin judges a group of many before it is joined, and returns who made the welcome.
+func validJoin(g *mls.Group, by mls.LeafIndex) (*GroupInfo, identity.AccountID, error) {
+	info, err := validGroup(g)
+	if err != nil {
+		return nil, identity.AccountID{}, err
+	}
+	node, ok := g.Member(by)
+	if !ok {
+		return nil, identity.AccountID{}, invalid("a welcome made by nobody")
+	}
+	account, _, err := LeafOf(node)
+	return info, account, err
+}
+
+func validGroup(g *mls.Group) (*GroupInfo, error) {
 	info, err := Group(g.Context())
 	if err != nil {
 		return nil, err
@@ -423,13 +491,6 @@ func ValidateWelcome(g *mls.Group, by mls.LeafIndex, inviter identity.AccountID)
 	}
 	if len(info.Roles) != len(accounts) {
 		return nil, invalid("%d accounts with a role, %d in the group", len(info.Roles), len(accounts))
-	}
-	node, ok := g.Member(by)
-	if !ok {
-		return nil, invalid("a welcome made by nobody")
-	}
-	if leaf, err := ReadLeaf(node); err != nil || leaf.Account != inviter {
-		return nil, invalid("a welcome made by another than who was given the key package")
 	}
 	return info, nil
 }

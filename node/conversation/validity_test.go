@@ -68,7 +68,7 @@ func newCircle(t *testing.T) []*person {
 	people := []*person{newPerson(t), newPerson(t), newPerson(t), newPerson(t)}
 	ana := people[0]
 	credential, leaf := ana.leaf()
-	info := NewGroup(theBox, ana.account(), Profile{Name: "Hikers"})
+	info := NewGroup(theBox, ana.account(), Profile{Name: "Hikers"}, DefaultLeaves)
 	var err error
 	ana.group, err = mls.NewGroup(ana.config(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: mls.Lifetime{NotAfter: 1 << 40}, Capabilities: capabilitiesOf(), LeafExtensions: leaf,
 		Extensions: mls.Extensions{RequiredCapabilities(), {Type: mls.ExtensionType(ExtensionGroup), Data: info.Append(nil)}}})
@@ -223,6 +223,15 @@ func TestRulesOfGroups(t *testing.T) {
 		{"the last owner steps down", ana, []mls.Proposal{role(ana, Member)}, false},
 		{"an admin decides who writes", ben, []mls.Proposal{mute}, false},
 		{"an owner decides who writes", ana, []mls.Proposal{mute}, true},
+		{"an owner lets members add", ana, []mls.Proposal{with(func(g *GroupInfo) { g.MemberMay |= MayAdd })}, true},
+		{"an owner takes from admins what they may", ana, []mls.Proposal{with(func(g *GroupInfo) { g.AdminMay = MayWrite })}, true},
+		{"an owner gives a right that there is not", ana, []mls.Proposal{with(func(g *GroupInfo) { g.AdminMay |= 1 << 20 })}, false},
+		{"an owner takes from owners what they may", ana, []mls.Proposal{with(func(g *GroupInfo) { g.OwnerMay &^= MayRemove })}, false},
+		{"an admin gives itself rights", ben, []mls.Proposal{with(func(g *GroupInfo) { g.AdminMay |= MayChangeRoles })}, false},
+		{"an admin changes the picture", ben, []mls.Proposal{with(func(g *GroupInfo) { g.Profile = Profile{Name: "Hikers", Picture: []byte("jpeg")}.Append(nil) })}, true},
+		{"an admin makes the picture too large", ben, []mls.Proposal{with(func(g *GroupInfo) {
+			g.Profile = Profile{Name: "Hikers", Picture: make([]byte, MaxPicture+1)}.Append(nil)
+		})}, false},
 		{"an owner changes the kind", ana, []mls.Proposal{with(func(g *GroupInfo) { g.Kind = Direct })}, false},
 		{"an owner changes how many there may be", ana, []mls.Proposal{with(func(g *GroupInfo) { g.MaxLeaves = 1000 })}, false},
 		{"an owner moves the mailbox without a term", ana, []mls.Proposal{with(func(g *GroupInfo) { g.Mailboxes[0].BaseEpoch = 5 })}, false},
@@ -318,6 +327,32 @@ func TestOwnerOfWhatIsLeft(t *testing.T) {
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("got %v, want %v", got[i], want[i])
+		}
+	}
+}
+
+// A link leads into the group that it names, as long as who made it is there, by somebody who
+// may let others in.
+func TestLinkLeadsWhereItSays(t *testing.T) {
+	people := newCircle(t)
+	ana, ben, cem, dov := people[0], people[1], people[2], people[3]
+	id := dov.group.GroupID()
+	for _, tt := range []struct {
+		name  string
+		by    *person
+		group []byte
+		maker identity.AccountID
+		ok    bool
+	}{
+		{"by who made the link", ana, id, ana.account(), true},
+		{"by another who may add", ben, id, ana.account(), true},
+		{"by one that may not add", cem, id, ana.account(), false},
+		{"into another group", ana, []byte("another"), ana.account(), false},
+		{"without who made the link", ana, id, newPerson(t).account(), false},
+	} {
+		_, by, err := ValidateLink(dov.group, tt.by.group.OwnLeaf(), tt.group, tt.maker)
+		if tt.ok && (err != nil || by != tt.by.account()) || !tt.ok && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v, %v", tt.name, by, err)
 		}
 	}
 }

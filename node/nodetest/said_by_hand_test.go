@@ -22,7 +22,7 @@ import (
 // A hand speaks in a conversation with the keys of somebody whose node has stopped, and
 // says what no node would.
 type hand struct {
-	t       *testing.T
+	t       testing.TB
 	account [32]byte
 	group   []byte
 	box     mailbox.ID

@@ -18,9 +18,13 @@ import (
 	"sotto/crypto/key"
 	"sotto/node"
 	"sotto/relay/access"
+	"sotto/relay/mailbox"
+	"sotto/relay/mailbox/badgerbox"
 	"sotto/relay/mailbox/membox"
+	"sotto/relay/relaytest"
 	"sotto/relay/server"
 	"sotto/relay/wire"
+	"sotto/storage/blob"
 	"sotto/storage/blob/memblob"
 	"sotto/storage/kv"
 	"sotto/storage/vault"
@@ -28,24 +32,28 @@ import (
 
 // World holds relays by their keys.
 type World struct {
-	t *testing.T
+	t    testing.TB
+	disk bool // homes are on disk
 
 	mu     sync.Mutex // guards the following field
 	relays map[key.RelayPublic]*Relay
 }
 
 // New makes an empty world.
-func New(t *testing.T) *World { return &World{t: t, relays: map[key.RelayPublic]*Relay{}} }
+func New(t testing.TB) *World { return &World{t: t, relays: map[key.RelayPublic]*Relay{}} }
 
 // Relay is a relay that can be stopped and started; what it stores stays.
 type Relay struct {
 	Address wire.Address
 	Store   *membox.Store
-	Blobs   *memblob.Store
+	Blobs   blob.Store
+	durable *badgerbox.Store // in place of Store, where what a disk takes is to be measured
 	key     key.RelaySecret
 	tickets *access.Tickets
 
-	mu    sync.Mutex // guards the following fields
+	mu    sync.Mutex                 // guards the following fields
+	evil  *relaytest.Evil            // what it has for a store if it means ill
+	views map[*Person]*server.Server // what some are shown in place of srv
 	srv   *server.Server
 	conns []net.Conn
 	done  sync.WaitGroup
@@ -68,24 +76,68 @@ func (w *World) Relay() *Relay {
 	return r
 }
 
+// Evil makes a relay that means ill, and starts it.
+func (w *World) Evil() (*Relay, *relaytest.Evil) {
+	w.t.Helper()
+	r := w.Relay()
+	r.Stop()
+	e := relaytest.New(nil)
+	r.Become(e)
+	return r, e
+}
+
+// Become makes a relay one with another history, under the same key, and starts it.
+func (r *Relay) Become(e *relaytest.Evil) {
+	r.Stop()
+	r.mu.Lock()
+	r.evil = e
+	r.mu.Unlock()
+	r.Start()
+}
+
+// Show makes a relay show somebody another history than everybody else.
+func (r *Relay) Show(p *Person, e *relaytest.Evil) {
+	r.mu.Lock()
+	if r.views == nil {
+		r.views = map[*Person]*server.Server{}
+	}
+	r.views[p] = r.serve(e, e)
+	r.mu.Unlock()
+	r.Cut()
+}
+
+func (r *Relay) serve(s mailbox.Store, slots mailbox.Slots) *server.Server {
+	return server.New(server.Config{Key: r.key, Store: s, Slots: slots, Blobs: r.Blobs, Policy: access.Policy{Tickets: r.tickets}})
+}
+
 // Start starts a relay that was stopped.
 func (r *Relay) Start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.srv = server.New(server.Config{Key: r.key, Store: r.Store, Slots: r.Store, Blobs: r.Blobs, Policy: access.Policy{Tickets: r.tickets}})
+	switch {
+	case r.evil != nil:
+		r.srv = r.serve(r.evil, r.evil)
+	case r.durable != nil:
+		r.srv = r.serve(r.durable, r.durable)
+	default:
+		r.srv = r.serve(r.Store, r.Store)
+	}
 }
 
 // Stop ends a relay and every connection to it.
 func (r *Relay) Stop() {
 	r.mu.Lock()
-	srv, conns := r.srv, r.conns
-	r.srv, r.conns = nil, nil
+	srv, conns, views := r.srv, r.conns, r.views
+	r.srv, r.conns, r.views = nil, nil, nil
 	r.mu.Unlock()
 	for _, c := range conns {
 		c.Close()
 	}
 	if srv != nil {
 		srv.Close()
+	}
+	for _, v := range views {
+		v.Close()
 	}
 	r.done.Wait()
 }
@@ -103,6 +155,11 @@ func (r *Relay) Cut() {
 
 // Dial is the dial function of the world's nodes.
 func (w *World) Dial(ctx context.Context, a wire.Address) (net.Conn, key.RelayPublic, error) {
+	return w.dial(nil, a)
+}
+
+// dial connects somebody.
+func (w *World) dial(p *Person, a wire.Address) (net.Conn, key.RelayPublic, error) {
 	w.mu.Lock()
 	r := w.relays[a.Key]
 	w.mu.Unlock()
@@ -116,6 +173,9 @@ func (w *World) Dial(ctx context.Context, a wire.Address) (net.Conn, key.RelayPu
 	}
 	mine, its := net.Pipe()
 	srv := r.srv
+	if v := r.views[p]; v != nil {
+		srv = v
+	}
 	r.done.Add(1)
 	go func() { defer r.done.Done(); srv.ServeConn(its) }()
 	r.conns = append(r.conns, mine)
@@ -156,7 +216,8 @@ func (w *World) Person(name string, r *Relay) *Person {
 // made to fail, so the disk's flushes show nothing and take most of the time.
 func (w *World) folder() string {
 	dir, err := os.MkdirTemp("/dev/shm", "sotto-*")
-	if err != nil {
+	if err != nil || w.disk {
+		os.Remove(dir)
 		return w.t.TempDir()
 	}
 	w.t.Cleanup(func() { os.RemoveAll(dir) })
@@ -182,7 +243,8 @@ func (p *Person) Prompt() {
 func (p *Person) Start() {
 	p.w.t.Helper()
 	o := p.opt
-	o.Passphrase, o.Dial = Passphrase, p.w.Dial
+	o.Passphrase = Passphrase
+	o.Dial = func(_ context.Context, a wire.Address) (net.Conn, key.RelayPublic, error) { return p.w.dial(p, a) }
 	n, err := node.Open(p.Home, o)
 	if err != nil {
 		p.w.t.Fatal(err)

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/hex"
 	"errors"
+	"iter"
 	"strings"
 	"time"
 
@@ -56,17 +57,25 @@ func messageBucket(group []byte, number uint64) vault.Bucket {
 }
 
 // settle gives a message the bucket that it is to be written to: that of its day until it
-// has another, and never one that is being emptied.
-func (t *Tx) settle(group []byte, m *Message) error {
-	if m.Bucket == 0 {
+// has another, and never one that is being emptied. It reports whether what is said about
+// the message is to follow.
+func (t *Tx) settle(group []byte, m *Message) (follow bool, err error) {
+	was := m.Bucket
+	if was == 0 {
 		m.Bucket = uint64(mailbox.MinuteOf(m.Arrived)) / minutesOfDay
 	}
+	m.Bucket, err = t.resolve(group, m.Bucket)
+	return was != 0 && was != m.Bucket, err
+}
+
+// resolve returns where what belongs into a bucket is written.
+func (t *Tx) resolve(group []byte, bucket uint64) (uint64, error) {
 	for {
-		to, err := t.refuge(group, m.Bucket)
+		to, err := t.refuge(group, bucket)
 		if err != nil || to == 0 {
-			return err
+			return bucket, err
 		}
-		m.Bucket = to
+		bucket = to
 	}
 }
 
@@ -115,56 +124,63 @@ const (
 	emptyBytes   = 1 << 20
 )
 
-// Empty moves on with the buckets of a conversation that hold something erased, from the
-// place where the step before stopped, and reports whether it is done.
-func (t *Tx) Empty(group []byte, from string) (next string, done bool, err error) {
-	var buckets []string
-	for o, err := range t.tx.Orders(tRefuge, string(group), "", false) {
-		if err != nil {
-			return "", false, err
+// Emptying is how far the buckets of a conversation are emptied. The zero value begins.
+type Emptying struct {
+	buckets []string // those that held something erased when it began
+	from    string   // the place that is looked at next
+}
+
+// Empty moves on with the buckets of a conversation that hold something erased, and
+// reports whether it is done. After an error it is begun anew.
+func (t *Tx) Empty(group []byte, e *Emptying) (done bool, err error) {
+	if e.buckets == nil {
+		for o, err := range t.tx.Orders(tRefuge, string(group), "", false) {
+			if err != nil {
+				return false, err
+			}
+			e.buckets = append(e.buckets, o)
 		}
-		buckets = append(buckets, o)
-	}
-	if len(buckets) == 0 {
-		return "", true, nil
+		if e.buckets == nil {
+			return true, nil
+		}
 	}
 	size, seen := t.Size(), 0
-	for r, err := range t.tx.Range(tMessage, string(group), from, false) {
+	for r, err := range t.tx.Range(tMessage, string(group), e.from, false) {
 		if err != nil {
-			return "", false, err
+			return false, err
 		}
 		if seen++; seen > emptyRecords || t.Size()-size > emptyBytes {
-			return r.Order, false, nil
+			e.from = r.Order
+			return false, nil
 		}
 		var m Message
 		if err := decode(r.Value, &m); err != nil {
-			return "", false, err
+			return false, err
 		}
-		was := m.Bucket
-		if err := t.settle(group, &m); err != nil {
-			return "", false, err
+		to, err := t.resolve(group, m.Bucket)
+		if err != nil {
+			return false, err
 		}
-		if m.Bucket == was {
+		if to == m.Bucket {
 			continue
 		}
-		if err := t.move(group, &m); err != nil {
-			return "", false, err
+		if err := t.PutMessage(group, &m); err != nil {
+			return false, err
 		}
 	}
-	for _, o := range buckets {
+	// Of a bucket that something was erased from meanwhile, messages may lie behind us: it
+	// is the next run's.
+	for _, o := range e.buckets {
 		n, _ := vault.Number(o)
 		if err := errors.Join(t.dropMessages(group, n), t.tx.Delete(vault.Ref{Table: tRefuge, Partition: string(group), Order: o})); err != nil {
-			return "", false, err
+			return false, err
 		}
 	}
-	return "", true, nil
+	return true, nil
 }
 
-// move writes a message, and what is said about it, into its bucket.
-func (t *Tx) move(group []byte, m *Message) error {
-	if err := t.PutMessage(group, m); err != nil {
-		return err
-	}
+// follow writes what is said about a message into its bucket.
+func (t *Tx) follow(group []byte, m *Message) error {
 	versions, err := t.Versions(group, m.ID)
 	if err != nil {
 		return err
@@ -313,7 +329,11 @@ func versionRef(group []byte, message, id [32]byte) vault.Ref {
 
 // PutVersion writes a text that a message has had.
 func (t *Tx) PutVersion(group []byte, m *Message, v *Version) error {
-	return errors.Join(t.put(versionRef(group, m.ID, v.ID), messageBucket(group, m.Bucket), v),
+	bucket, err := t.resolve(group, m.Bucket)
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.put(versionRef(group, m.ID, v.ID), messageBucket(group, bucket), v),
 		t.tx.Put(vault.Ref{Table: tEdit, Partition: string(group), Order: string(v.ID[:])}, plain, m.ID[:]))
 }
 
@@ -415,7 +435,11 @@ func (t *Tx) About(group []byte, id [32]byte) (About, error) {
 
 // PutAbout writes it.
 func (t *Tx) PutAbout(group []byte, m *Message, a *About) error {
-	return t.put(aboutRef(group, m.ID), messageBucket(group, m.Bucket), a)
+	bucket, err := t.resolve(group, m.Bucket)
+	if err != nil {
+		return err
+	}
+	return t.put(aboutRef(group, m.ID), messageBucket(group, bucket), a)
 }
 
 // Early is what came before the message that it is about.
@@ -518,7 +542,6 @@ const (
 	ownRead  = "read"
 	ownDraft = "draft"
 	ownMute  = "mute"
-	ownOwed  = "owed"
 	ownStar  = "star/" // and the message's id
 )
 
@@ -640,26 +663,60 @@ func (t *Tx) Stars(group []byte) (out [][32]byte, err error) {
 	return out, nil
 }
 
-// Owed is what this device will acknowledge in a conversation.
-type Owed struct {
-	Delivered, Read [][32]byte
+// What is owed for a message.
+const (
+	OwedDelivered = "owed/d/" // and the message's id
+	OwedRead      = "owed/r/"
+	owed          = "owed/"
+)
+
+// AddOwed notes that a message is to be acknowledged.
+func (t *Tx) AddOwed(group []byte, what string, id [32]byte) error {
+	return t.tx.Put(ownRef(group, what+string(id[:])), plain, []byte{recordVersion})
 }
 
-func (o *Owed) fields(f *codec.Fields) {
-	for _, l := range []*[][32]byte{&o.Delivered, &o.Read} {
-		codec.List(f, big, most, l, func(id *[32]byte, f *codec.Fields) { f.Array(id[:]) })
-	}
+// DeleteOwed forgets that.
+func (t *Tx) DeleteOwed(group []byte, what string, id [32]byte) error {
+	return t.tx.Delete(ownRef(group, what+string(id[:])))
 }
 
-// Owed returns what will be acknowledged.
-func (t *Tx) Owed(group []byte) (Owed, error) { return absent(load[Owed](t, ownRef(group, ownOwed))) }
-
-// PutOwed writes it.
-func (t *Tx) PutOwed(group []byte, o *Owed) error {
-	if len(o.Delivered)+len(o.Read) == 0 {
-		return t.tx.Delete(ownRef(group, ownOwed))
+// Owed returns for which messages something is owed, at most so many.
+func (t *Tx) Owed(group []byte, what string, limit int) (out [][32]byte, err error) {
+	for o, err := range t.tx.Orders(tOwn, string(group), what, false) {
+		if err != nil {
+			return nil, err
+		}
+		id, ok := strings.CutPrefix(o, what)
+		if !ok || len(out) == limit {
+			break
+		}
+		out = append(out, [32]byte([]byte(id)))
 	}
-	return t.put(ownRef(group, ownOwed), plain, o)
+	return out, nil
+}
+
+// Owes reports whether anything is owed in a conversation.
+func (t *Tx) Owes(group []byte) (bool, error) {
+	for o, err := range t.tx.Orders(tOwn, string(group), owed, false) {
+		return err == nil && strings.HasPrefix(o, owed), err
+	}
+	return false, nil
+}
+
+// MessagesBehind goes over the messages that stand behind a place of the mailbox, in
+// their order; those that have no place yet come last.
+func (t *Tx) MessagesBehind(group []byte, seq uint64) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for r, err := range t.tx.Range(tMessage, string(group), vault.U64(seq+1), false) {
+			var m Message
+			if err == nil {
+				err = decode(r.Value, &m)
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
 }
 
 // What is due at a time.

@@ -141,6 +141,7 @@ const (
 	InviteAnswered uint8 = 2 // its secrets are gone
 	InviteRevoked  uint8 = 3
 	InviteExpired  uint8 = 4
+	InviteAsked    uint8 = 5 // somebody has opened it, and the user is to decide about them
 )
 
 // Invite is a link that this node made, under the hash of its offer.
@@ -158,8 +159,11 @@ type Invite struct {
 	Name      string // what to call who opens it; may be empty
 	State     uint8
 	Request   [32]byte // hash of the message 1 that was answered
-	Contact   [32]byte // account that it was answered to
+	Contact   [32]byte // account that it was answered to, or that asks
 	Created   time.Time
+	Group     []byte // of a link to a group; empty for an invite
+	Ask       bool   // the user decides who becomes a contact
+	Asked     []byte // of InviteAsked: the request that waits
 }
 
 func (i *Invite) fields(f *codec.Fields) {
@@ -178,6 +182,63 @@ func (i *Invite) fields(f *codec.Fields) {
 	f.Array(i.Request[:])
 	f.Array(i.Contact[:])
 	moment(f, &i.Created)
+	blob(f, &i.Group)
+	f.Flag(&i.Ask)
+	blob(f, &i.Asked)
+}
+
+// GroupRequest is somebody who asks to be let into a group.
+type GroupRequest struct {
+	Account  [32]byte
+	Name     string
+	Log      []byte
+	Set      []byte
+	Packages [][]byte
+	Since    time.Time
+	Pass     bool // the others in the group are still to be told
+}
+
+func (r *GroupRequest) fields(f *codec.Fields) {
+	f.Array(r.Account[:])
+	text(f, &r.Name)
+	blob(f, &r.Log)
+	blob(f, &r.Set)
+	blobs(f, &r.Packages)
+	moment(f, &r.Since)
+	f.Flag(&r.Pass)
+}
+
+// Joining is a link to a group that was opened here. Its steps are those of an Acceptance.
+type Joining struct {
+	ID         [32]byte
+	Link       string // erased when it has done its work
+	Step       uint8
+	Reason     string
+	Name       string // of the group
+	By         string // what who made the link calls itself
+	Group      []byte
+	Account    [32]byte // who made it
+	Relay      string   // of their inbox
+	Inbox      [32]byte
+	AppendSeed []byte
+	Entry      []byte // the sealed request
+	Since      time.Time
+}
+
+func (j *Joining) fields(f *codec.Fields) {
+	f.Array(j.ID[:])
+	text(f, &j.Link)
+	f.U8(&j.Step)
+	text(f, &j.Reason)
+	text(f, &j.Name)
+	text(f, &j.By)
+	blob(f, &j.Group)
+	f.Array(j.Account[:])
+	text(f, &j.Relay)
+	f.Array(j.Inbox[:])
+	blob(f, &j.AppendSeed)
+	blob(f, &j.Entry)
+	moment(f, &j.Since)
 }
 
 // The steps of an Acceptance.
@@ -250,6 +311,7 @@ const (
 	ContactPending     uint8 = 1
 	ContactEstablished uint8 = 2
 	ContactFailed      uint8 = 3
+	ContactRequested   uint8 = 4 // they ask, and the user is to decide
 )
 
 // Contact is an account that this one has met.
@@ -343,7 +405,8 @@ type Bundle struct {
 	Contact    [32]byte // who was given it, and may add this device with it
 	LastResort bool     // may be used more than once
 	Made       time.Time
-	Bundle     []byte // an mls key package bundle
+	Bundle     []byte   // an mls key package bundle
+	Joining    [32]byte // of a link to a group: only into that it leads; else zero
 }
 
 func (b *Bundle) fields(f *codec.Fields) {
@@ -352,6 +415,7 @@ func (b *Bundle) fields(f *codec.Fields) {
 	f.Flag(&b.LastResort)
 	moment(f, &b.Made)
 	blob(f, &b.Bundle)
+	f.Array(b.Joining[:])
 }
 
 // Package is a key package of a contact's device, for adding it to a group.
@@ -379,6 +443,9 @@ const (
 	ChangeAbout    uint8 = 4 // the description, to Text
 	ChangeRole     uint8 = 5 // of the accounts, to Role
 	ChangeAnnounce uint8 = 6 // only who may change the group writes (Role 1), or all (0)
+	ChangeIdle     uint8 = 7 // remove the leaves if they are still idle
+	ChangePicture  uint8 = 8 // to Picture
+	ChangePolicy   uint8 = 9 // of a Role: its Right is On, or not
 
 	ChangeEnlist  uint8 = 20 // the device of this account whose package it is comes in
 	ChangeDismiss uint8 = 21 // the devices go, which their accounts have revoked
@@ -394,6 +461,10 @@ type Change struct {
 	Text     string
 	Packages [][]byte   // of ChangeAdd and ChangeEnlist: set aside for it
 	Devices  [][16]byte // of ChangeEnlist and ChangeDismiss
+	Leaves   []LeafKey
+	Picture  []byte
+	Right    uint32
+	On       bool
 }
 
 func (c *Change) fields(f *codec.Fields) {
@@ -404,6 +475,10 @@ func (c *Change) fields(f *codec.Fields) {
 	text(f, &c.Text)
 	blobs(f, &c.Packages)
 	codec.List(f, big, most, &c.Devices, func(d *[16]byte, f *codec.Fields) { f.Array(d[:]) })
+	codec.List(f, big, most, &c.Leaves, func(k *LeafKey, f *codec.Fields) { f.Array(k[:]) })
+	blob(f, &c.Picture)
+	f.U32(&c.Right)
+	f.Flag(&c.On)
 }
 
 // EpochKeys is what the exporter of an epoch gave (spec/envelope.md).
@@ -435,6 +510,29 @@ type Outgoing struct {
 	Epoch    uint64   // whose append key it takes
 	Message  [32]byte // id of the message, zero for a commit
 	Envelope [32]byte // hash of the MLS message inside
+	Spills   []Spill  // of a commit: what is to be stored before it
+}
+
+// What a Spill holds, of the staged commit.
+const (
+	SpillCommit     uint8 = 1
+	SpillInvitation uint8 = 2
+)
+
+// Spill is a part of a staged commit that goes into blobs. These are made again from
+// what is staged.
+type Spill struct {
+	What    uint8
+	Seed    [32]byte // of envelope.Spill
+	Owner   []byte   // seed of the key that may delete the blobs
+	Spilled []byte   // an envelope.Spilled
+}
+
+func (s *Spill) fields(f *codec.Fields) {
+	f.U8(&s.What)
+	f.Array(s.Seed[:])
+	blob(f, &s.Owner)
+	blob(f, &s.Spilled)
 }
 
 func (o *Outgoing) fields(f *codec.Fields) {
@@ -448,6 +546,35 @@ func (o *Outgoing) fields(f *codec.Fields) {
 	f.U64(&o.Epoch)
 	f.Array(o.Message[:])
 	f.Array(o.Envelope[:])
+	codec.List(f, big, 2, &o.Spills, (*Spill).fields)
+}
+
+// Garbage is a blob of ours that nobody needs.
+type Garbage struct {
+	Relay string
+	Blob  [32]byte
+	Owner []byte // seed
+}
+
+func (g *Garbage) fields(f *codec.Fields) {
+	text(f, &g.Relay)
+	f.Array(g.Blob[:])
+	blob(f, &g.Owner)
+}
+
+// Invited is a welcome whose invitation is still at a relay.
+type Invited struct {
+	ID     [32]byte // hash of the letter
+	Letter []byte
+	Reason string // why it is still there; empty if nothing has failed
+	Since  time.Time
+}
+
+func (i *Invited) fields(f *codec.Fields) {
+	f.Array(i.ID[:])
+	blob(f, &i.Letter)
+	text(f, &i.Reason)
+	moment(f, &i.Since)
 }
 
 // The states of a Message.
@@ -487,6 +614,9 @@ const (
 	ToldRole      uint8 = 6 // Value is the new role
 	ToldAnnounce  uint8 = 7 // Value is 1 if members may not write any more, 0 if they may again
 	ToldNewDevice uint8 = 8 // Text is its fingerprint, Other that of the device that added it
+	ToldIdle      uint8 = 9 // removed since its keys had not been renewed for long
+	ToldPicture   uint8 = 10
+	ToldPolicy    uint8 = 11
 
 	ToldGoneDevice uint8 = 20 // Text is its fingerprint
 	ToldThisDevice uint8 = 21 // this device was brought in by another of the account
@@ -523,7 +653,6 @@ type Message struct {
 	Until     time.Time // when it disappears; zero while that is not known
 	Options   []string  // of KindPoll; Text is the question
 	Multiple  bool      // of KindPoll
-	Owed      uint8     // receipts that were or will be sent for it
 	Proof     *Proof    // of another's; nil if there is none
 	Imported  [16]byte  // the device of one's own account that has handed it over; zero if it was read here
 }
@@ -545,13 +674,10 @@ func (p *Proof) fields(f *codec.Fields) {
 	blob(f, &p.Signature)
 }
 
-// Who deleted a Message for all, and which receipts are sent.
+// Who deleted a Message for all.
 const (
 	DeletedByAuthor uint8 = 1
 	DeletedByAdmin  uint8 = 2
-
-	OwedDelivered uint8 = 1
-	OwedRead      uint8 = 2
 )
 
 func (m *Message) fields(f *codec.Fields) {
@@ -586,7 +712,6 @@ func (m *Message) fields(f *codec.Fields) {
 	moment(f, &m.Until)
 	codec.List(f, big, most, &m.Options, func(s *string, f *codec.Fields) { text(f, s) })
 	f.Flag(&m.Multiple)
-	f.U8(&m.Owed)
 	proved := m.Proof != nil
 	if f.Flag(&proved); proved {
 		if f.Reading() {
@@ -637,7 +762,7 @@ type Event struct {
 	Group   []byte
 	Message [32]byte
 	Contact [32]byte
-	Notice  string // words, or the key of a setting
+	Notice  string // words, the key of a setting or the id of a token
 	Device  [16]byte
 }
 
@@ -648,6 +773,7 @@ const (
 	EventConversation uint8 = 3
 	EventNotice       uint8 = 4
 	EventSetting      uint8 = 43
+	EventToken        uint8 = 44
 
 	EventDevice uint8 = 20 // Device is the one
 	EventLink   uint8 = 21

@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 
 	"sotto/crypto/mls"
+	"sotto/storage/search"
 	"sotto/storage/vault"
 )
 
@@ -46,6 +48,11 @@ const (
 	tPackage      vault.Table = 18 // by contact: key packages of theirs
 	tChange       vault.Table = 19 // by conversation: what the user wants changed
 	tName         vault.Table = 20 // by conversation: what members call themselves
+	tGarbage      vault.Table = 30 // blobs of ours that nobody needs
+	tInvited      vault.Table = 31 // welcomes whose invitation is still at a relay
+	tJoining      vault.Table = 33 // links to groups that were opened here
+	tRequest      vault.Table = 34 // by conversation: who asks to be let in
+	tRenewed      vault.Table = 32 // by conversation: when a device last renewed its keys
 	tLinking      vault.Table = 35 // a device that is being linked by this one
 	tEntering     vault.Table = 36 // the account that this device is being linked to
 	tRecord       vault.Table = 37 // by key: what the account's devices share
@@ -67,20 +74,26 @@ const (
 )
 
 // DB is the node's vault. Its methods are those of vault.Vault.
-type DB struct{ *vault.Vault }
+type DB struct {
+	*vault.Vault
+	Index *search.Index // of messages; nil where none are written
+}
 
 // View runs f on a snapshot.
 func (db DB) View(f func(*Tx) error) error {
-	return db.Vault.View(func(tx *vault.Tx) error { return f(&Tx{tx}) })
+	return db.Vault.View(func(tx *vault.Tx) error { return f(&Tx{tx, db.Index}) })
 }
 
 // Update runs f and makes what it wrote durable; see vault.Vault.Update.
 func (db DB) Update(f func(*Tx) error) error {
-	return db.Vault.Update(func(tx *vault.Tx) error { return f(&Tx{tx}) })
+	return db.Vault.Update(func(tx *vault.Tx) error { return f(&Tx{tx, db.Index}) })
 }
 
 // Tx is a transaction.
-type Tx struct{ tx *vault.Tx }
+type Tx struct {
+	tx     *vault.Tx
+	search *search.Index
+}
 
 // Size returns how many bytes have been written.
 func (t *Tx) Size() int64 { return t.tx.Size() }
@@ -210,7 +223,10 @@ func (t *Tx) DeleteConversation(group []byte) error {
 	if err := t.ForgetGroup(group); err != nil {
 		return err
 	}
-	if err := t.clear(group, append([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting}, messageTables...)...); err != nil {
+	if err := t.clear(group, slices.Concat([]vault.Table{tMessage, tPlace, tName, tContext, tCredential, tSetting, tSent}, messageTables, evidenceTables)...); err != nil {
+		return err
+	}
+	if err := t.unindexConversation(group); err != nil {
 		return err
 	}
 	if err := t.dropBuckets(vault.Messages, group); err != nil {
@@ -224,7 +240,7 @@ func (t *Tx) DeleteConversation(group []byte) error {
 
 // ForgetGroup removes the cryptographic side of a conversation: its history stays.
 func (t *Tx) ForgetGroup(group []byte) error {
-	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange); err != nil {
+	if err := t.clear(group, tMLS, tEpoch, tSeen, tStaged, tOutgoing, tChange, tRenewed, tRequest); err != nil {
 		return err
 	}
 	return t.dropBuckets(vault.MLS, group)
@@ -397,23 +413,130 @@ func (t *Tx) ForgetEpoch(group []byte, epoch uint64) error {
 	return t.tx.DropBucket(epochBucket(group, epoch))
 }
 
+// stagedPiece is how much of a staged commit one record holds: that of a large group is
+// more than a record may be.
+const stagedPiece = 512 << 10
+
 // PutStaged writes the staged commit of ours, with its secrets; nil removes it.
 func (t *Tx) PutStaged(group, staged []byte) error {
-	r := vault.Ref{Table: tStaged, Partition: string(group)}
-	if staged == nil {
-		return t.tx.Delete(r)
+	if err := t.clear(group, tStaged); err != nil {
+		return err
 	}
-	return t.tx.Put(r, epochBucket(group, currentBucket), staged)
+	for i := uint64(0); len(staged) > 0; i++ {
+		n := min(len(staged), stagedPiece)
+		if err := t.tx.Put(vault.Ref{Table: tStaged, Partition: string(group), Order: vault.U64(i)}, epochBucket(group, currentBucket), staged[:n]); err != nil {
+			return err
+		}
+		staged = staged[n:]
+	}
+	return nil
 }
 
 // Staged returns it, or nil if there is none.
-func (t *Tx) Staged(group []byte) ([]byte, error) {
-	b, err := t.tx.Get(vault.Ref{Table: tStaged, Partition: string(group)})
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil, nil
+func (t *Tx) Staged(group []byte) (staged []byte, err error) {
+	for r, err := range t.tx.Range(tStaged, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		staged = append(staged, r.Value...)
 	}
-	return b, err
+	return staged, nil
 }
+
+// LeafKey names a leaf of a group: account and device.
+type LeafKey [48]byte
+
+// Parts returns account and device.
+func (k LeafKey) Parts() (account [32]byte, device [16]byte) {
+	return [32]byte(k[:32]), [16]byte(k[32:])
+}
+
+func renewedRef(group []byte, k LeafKey) vault.Ref {
+	return vault.Ref{Table: tRenewed, Partition: string(group), Order: string(k[:])}
+}
+
+// PutRenewed notes when a device renewed its keys.
+func (t *Tx) PutRenewed(group []byte, k LeafKey, at time.Time) error {
+	return t.tx.Put(renewedRef(group, k), plain, []byte(vault.U64(uint64(at.UnixMilli()))))
+}
+
+// DeleteRenewed forgets it.
+func (t *Tx) DeleteRenewed(group []byte, k LeafKey) error { return t.tx.Delete(renewedRef(group, k)) }
+
+// Renewed returns when the devices of a group renewed their keys, as far as that was noted.
+func (t *Tx) Renewed(group []byte) (map[LeafKey]time.Time, error) {
+	out := map[LeafKey]time.Time{}
+	for r, err := range t.tx.Range(tRenewed, string(group), "", false) {
+		if err != nil {
+			return nil, err
+		}
+		ms, ok := vault.Number(string(r.Value))
+		if !ok || len(r.Order) != len(LeafKey{}) {
+			return nil, fmt.Errorf("when keys were renewed: %w", vault.ErrDamaged)
+		}
+		out[LeafKey([]byte(r.Order))] = time.UnixMilli(int64(ms)).UTC()
+	}
+	return out, nil
+}
+
+// PutGroupRequest writes who asks to be let into a group.
+func (t *Tx) PutGroupRequest(group []byte, r *GroupRequest) error {
+	return t.put(vault.Ref{Table: tRequest, Partition: string(group), Order: string(r.Account[:])}, plain, r)
+}
+
+// DeleteGroupRequest removes it.
+func (t *Tx) DeleteGroupRequest(group []byte, account [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tRequest, Partition: string(group), Order: string(account[:])})
+}
+
+// GroupRequests returns all who ask.
+func (t *Tx) GroupRequests(group []byte) ([]GroupRequest, error) {
+	return all[GroupRequest](t, tRequest, string(group))
+}
+
+// PutJoining writes a link to a group that was opened here.
+func (t *Tx) PutJoining(j *Joining) error {
+	return t.put(vault.Ref{Table: tJoining, Partition: meeting, Order: string(j.ID[:])}, meetingBucket, j)
+}
+
+// Joining returns it, or ErrNotFound.
+func (t *Tx) Joining(id [32]byte) (Joining, error) {
+	return load[Joining](t, vault.Ref{Table: tJoining, Partition: meeting, Order: string(id[:])})
+}
+
+// Joinings returns all of them.
+func (t *Tx) Joinings() ([]Joining, error) { return all[Joining](t, tJoining, meeting) }
+
+// AddGarbage notes a blob to be deleted.
+func (t *Tx) AddGarbage(g *Garbage) error {
+	return t.put(vault.Ref{Table: tGarbage, Order: string(g.Blob[:])}, plain, g)
+}
+
+// DeleteGarbage removes the note.
+func (t *Tx) DeleteGarbage(blob [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tGarbage, Order: string(blob[:])})
+}
+
+// Garbage returns the blobs to be deleted.
+func (t *Tx) Garbage() ([]Garbage, error) { return all[Garbage](t, tGarbage, "") }
+
+// PutInvited writes a welcome whose invitation is still to be fetched.
+func (t *Tx) PutInvited(i *Invited) error {
+	return t.put(vault.Ref{Table: tInvited, Partition: meeting, Order: string(i.ID[:])}, meetingBucket, i)
+}
+
+// Invited returns one, or ErrNotFound.
+func (t *Tx) Invited(id [32]byte) (Invited, error) {
+	return load[Invited](t, vault.Ref{Table: tInvited, Partition: meeting, Order: string(id[:])})
+}
+
+// DeleteInvited removes it.
+func (t *Tx) DeleteInvited(id [32]byte) error {
+	return t.tx.Delete(vault.Ref{Table: tInvited, Partition: meeting, Order: string(id[:])})
+}
+
+// AllInvited returns all of them.
+func (t *Tx) AllInvited() ([]Invited, error) { return all[Invited](t, tInvited, meeting) }
 
 // meeting is the partition of invites made and opened: their secrets are to be
 // forgotten when they have done their work.
@@ -434,7 +557,7 @@ func (t *Tx) Rebucket(group []byte) error {
 	}
 	for _, n := range numbers {
 		b := vault.Bucket{Domain: vault.MLS, Partition: partition, Number: n}
-		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tLinking, tEntering); err != nil {
+		if _, err := t.tx.Rebucket(b, b, tMLS, tEpoch, tSeen, tStaged, tInvite, tAcceptance, tBundle, tInvited, tJoining, tLinking, tEntering); err != nil {
 			return err
 		}
 	}
@@ -516,6 +639,9 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 	if err != nil {
 		return err
 	}
+	if err := t.indexMessage(group, old, m); err != nil {
+		return err
+	}
 	at := m.Seq
 	switch {
 	case at == 0 && old != 0:
@@ -532,8 +658,14 @@ func (t *Tx) PutMessage(group []byte, m *Message) error {
 			return err
 		}
 	}
-	if err := t.settle(group, m); err != nil {
+	follow, err := t.settle(group, m)
+	if err != nil {
 		return err
+	}
+	if follow {
+		if err := t.follow(group, m); err != nil {
+			return err
+		}
 	}
 	return errors.Join(t.put(messageRef(group, at), messageBucket(group, m.Bucket), m), t.tx.Put(placeRef(group, m.ID), plain, []byte(vault.U64(at))))
 }
@@ -556,7 +688,7 @@ func (t *Tx) DeleteMessage(group []byte, id [32]byte) error {
 	if err != nil || at == 0 {
 		return err
 	}
-	return errors.Join(t.tx.Delete(messageRef(group, at)), t.tx.Delete(placeRef(group, id)))
+	return errors.Join(t.unindexMessage(group, id), t.tx.Delete(messageRef(group, at)), t.tx.Delete(placeRef(group, id)))
 }
 
 // Messages goes over a conversation's messages in their order, from behind the

@@ -668,6 +668,10 @@ func (c *Client) Ping(ctx context.Context) error {
 	return err
 }
 
+// Remember tells the client of a head that the relay had signed before: what it signs from
+// now on is held against it.
+func (c *Client) Remember(h *wire.SignedHead) error { return c.checkHead(h, h.Head.Mailbox) }
+
 // checkHead verifies a head and holds it against those seen before.
 func (c *Client) checkHead(h *wire.SignedHead, id mailbox.ID) error {
 	if h.Head.Mailbox != id {

@@ -6,9 +6,10 @@
 // Each does the same in suite 1, by the interface it offers to applications, and in turns:
 // what disturbs the machine disturbs all. An operation is from call to state: who makes a
 // commit is in the next epoch when it is through, and Sotto's state is written out as
-// records each time, as mls-go's is to its store in memory. ts-mls and core-crypto write
-// nothing. They run in node, are timed there, and compute in JavaScript and WebAssembly: of
-// them the table tells what an application gets, not who wrote the better loop.
+// records each time, as mls-go's and core-crypto's is to their stores in memory; ts-mls
+// stores nothing. The last two run in node, are timed there, and compute in JavaScript and
+// WebAssembly: of them the table tells what an application gets, not who wrote the better
+// loop.
 //
 //	create   a group of n in one commit, with the welcome, the tree inside
 //	join     by that welcome

@@ -24,6 +24,10 @@ func (n *Node) SendMessage(_ context.Context, ref string, m node.NewMessage) (no
 	if err != nil {
 		return node.Message{}, err
 	}
+	at := [2]string{c.Conversation, m.Key}
+	if was, ok := n.once[at]; ok && m.Key != "" {
+		return was, nil
+	}
 	if m.Forward != nil {
 		from, err := n.messageLocked(m.Forward.Conversation, m.Forward.Message)
 		if err != nil {
@@ -59,7 +63,8 @@ func (n *Node) SendMessage(_ context.Context, ref string, m node.NewMessage) (no
 		out.Conversation, out.Sent, out.Kind = c.Conversation, m.At, "text"
 		return out, nil
 	}
-	return n.addLocked(c, out), nil
+	n.once[at] = n.addLocked(c, out)
+	return n.once[at], nil
 }
 
 // messageLocked finds a message by the beginning of its id.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"sotto/node"
 	"sotto/node/api"
 	"sotto/node/setting"
+	"sotto/storage/search"
 )
 
 // Node is an [api.Node] in memory, without relay or vault. Its clock is still: each
@@ -29,11 +31,16 @@ type Node struct {
 	contacts []node.Contact
 	messages map[string][]node.Message // by conversation
 	groups   []node.Group
+	links    []node.GroupLink
+	joinings []node.Joining
+	answered bool // the one request to be let into a group
 	invites  []node.Invite
 	versions map[string][]node.MessageVersion // by message
 	later    []node.Scheduled
 	notes    map[string]*noted    // by conversation
 	set      map[[2]string]string // by conversation and key
+	tokens   []node.Token
+	once     map[[2]string]node.Message // by conversation and key
 	events   []node.Event
 	devices  []node.Device
 	link     *node.DeviceLink
@@ -50,7 +57,7 @@ var Start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func New(name string) *Node {
 	n := &Node{
 		down: make(chan struct{}), news: make(chan struct{}), messages: map[string][]node.Message{}, versions: map[string][]node.MessageVersion{}, notes: map[string]*noted{}, fail: map[string]error{},
-		set: map[[2]string]string{},
+		set: map[[2]string]string{}, once: map[[2]string]node.Message{},
 	}
 	n.status = node.Status{
 		Version: "test", Name: name, Account: n.id("account", name), Device: n.id("device", name)[:32], Started: Start,
@@ -317,6 +324,26 @@ func (n *Node) Block(_ context.Context, ref string, blocked bool) (node.Contact,
 	})
 }
 
+// Decide forgets who is declined.
+func (n *Node) Decide(_ context.Context, ref string, accept bool) (node.Contact, error) {
+	c, err := n.change("Decide", ref, func(c *node.Contact) (bool, error) {
+		if c.State != node.ContactRequested {
+			return false, fmt.Errorf("%s asks for nothing: %w", c.Name, node.ErrInvalid)
+		}
+		c.State = node.ContactFailed
+		if accept {
+			c.State = node.ContactPending
+		}
+		return true, nil
+	})
+	if err == nil && !accept {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.contacts = slices.DeleteFunc(n.contacts, func(o node.Contact) bool { return o.ID == c.ID })
+	}
+	return c, err
+}
+
 // Number returns the safety number of an account id.
 func Number(id string) string {
 	var b strings.Builder
@@ -358,6 +385,11 @@ func (n *Node) Unverify(ctx context.Context, ref string) (node.SafetyNumber, err
 func (n *Node) Report(_ context.Context, ref string, messages []string, reason string) (node.Report, error) {
 	_, err := n.change("Report", ref, func(*node.Contact) (bool, error) { return false, nil })
 	return node.Report{Messages: len(messages), Data: []byte("a report: " + reason)}, err
+}
+
+func (n *Node) Evidence(_ context.Context, ref string) ([]node.Evidence, error) {
+	_, err := n.change("Evidence", ref, func(*node.Contact) (bool, error) { return false, nil })
+	return []node.Evidence{}, err
 }
 
 func (n *Node) conversationLocked(c *node.Contact) node.Conversation {
@@ -448,6 +480,61 @@ func (n *Node) Messages(_ context.Context, ref, before, after string, limit int)
 		list = list[max(0, len(list)-limit):]
 	}
 	return slices.Clone(list), nil
+}
+
+func (n *Node) Around(_ context.Context, ref, id string, limit int) ([]node.Message, error) {
+	if err := n.begin("Around"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	c, err := n.contactLocked(ref)
+	if err != nil {
+		return nil, err
+	}
+	list := n.messages[c.Conversation]
+	i := slices.IndexFunc(list, func(m node.Message) bool { return m.ID == id })
+	if i < 0 {
+		return nil, fmt.Errorf("message %q: %w", id, node.ErrNotFound)
+	}
+	from := max(0, i-(limit-1)/2)
+	return slices.Clone(list[from:min(len(list), from+limit)]), nil
+}
+
+// Search finds what the query matches by a look at every text.
+func (n *Node) Search(_ context.Context, query, in, cursor string, limit int) (node.SearchPage, error) {
+	out := node.SearchPage{Hits: []node.Hit{}}
+	q, err := search.Parse(query, time.UTC)
+	if err != nil {
+		return out, fmt.Errorf("%w: %w", node.ErrInvalid, err)
+	}
+	if err := n.begin("Search"); err != nil {
+		return out, err
+	}
+	defer n.mu.Unlock()
+	only := ""
+	if in != "" {
+		c, err := n.contactLocked(in)
+		if err != nil {
+			return out, err
+		}
+		only = c.Conversation
+	}
+	var all []node.Hit
+	for id, list := range n.messages {
+		for _, m := range list {
+			if (only == "" || only == id) && q.Within(m.Sent) && q.Match(m.Text) {
+				all = append(all, node.Hit{Message: m, Highlights: q.Highlights(m.Text)})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b node.Hit) int { return b.Message.Sent.Compare(a.Message.Sent) })
+	from, _ := strconv.Atoi(cursor)
+	from = min(from, len(all))
+	end := min(from+limit, len(all))
+	if out.Hits = append(out.Hits, all[from:end]...); end < len(all) {
+		out.Next = strconv.Itoa(end)
+	}
+	return out, nil
 }
 
 func (n *Node) CreateGroup(_ context.Context, o node.GroupOptions) (node.Conversation, error) {
@@ -545,6 +632,13 @@ func (n *Node) ChangeGroup(_ context.Context, ref string, c node.GroupChange) (n
 	}
 	if c.Announce != nil {
 		g.Announce = *c.Announce
+	}
+	if c.Picture != nil {
+		g.Picture = *c.Picture
+	}
+	for _, p := range c.Policy {
+		g.Policy = slices.DeleteFunc(slices.Clone(g.Policy), func(old node.Policy) bool { return old.Role == p.Role && old.Right == p.Right })
+		g.Policy = append(g.Policy, p)
 	}
 	n.tellLocked(node.Event{Type: node.EventConversation, Conversation: ptr(g.Conversation)})
 	return *g, nil
@@ -647,8 +741,11 @@ func (n *Node) Config(_ context.Context, chat string) ([]api.Setting, error) {
 }
 
 func (n *Node) SetConfig(_ context.Context, chat, key, value string) (api.Setting, error) {
-	return n.changeSetting("SetConfig", chat, key, func(at [2]string, d setting.Definition) (err error) {
-		n.set[at], err = d.Parse(value)
+	return n.changeSetting("SetConfig", chat, key, func(at [2]string, d setting.Definition) error {
+		parsed, err := d.Parse(value)
+		if err == nil {
+			n.set[at] = parsed
+		}
 		return err
 	})
 }
@@ -684,6 +781,73 @@ func (n *Node) changeSetting(method, chat, key string, change func(at [2]string,
 	return s, nil
 }
 
+func (n *Node) CreateToken(_ context.Context, o node.TokenOptions) (node.Token, error) {
+	if err := n.begin("CreateToken"); err != nil {
+		return node.Token{}, err
+	}
+	defer n.mu.Unlock()
+	if !o.Read && !o.Post {
+		return node.Token{}, fmt.Errorf("a token for nothing is %w", node.ErrInvalid)
+	}
+	n.next++
+	t := node.Token{ID: n.id("token", fmt.Sprint(n.next))[:16], Name: o.Name, Secret: fmt.Sprintf("sotto-token-%d", n.next), Read: o.Read, Post: o.Post, Created: n.nowLocked()}
+	if o.Expires > 0 {
+		t.Expires = time.Now().Add(o.Expires) // it ends streams, by the clock on the wall
+	}
+	for _, ref := range o.Chats {
+		id, err := n.chatLocked(ref)
+		if err != nil {
+			return node.Token{}, err
+		}
+		t.Chats = append(t.Chats, node.TokenChat{ID: id, Name: ref})
+	}
+	n.tokens = append(n.tokens, t)
+	kept := t
+	kept.Secret = ""
+	n.tellLocked(node.Event{Type: node.EventToken, Token: &kept})
+	return t, nil
+}
+
+func (n *Node) Tokens(context.Context) ([]node.Token, error) {
+	if err := n.begin("Tokens"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	all := slices.Clone(n.tokens)
+	for i := range all {
+		all[i].Secret = ""
+	}
+	return all, nil
+}
+
+func (n *Node) RevokeToken(_ context.Context, ref string) error {
+	if err := n.begin("RevokeToken"); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	i := slices.IndexFunc(n.tokens, func(t node.Token) bool { return t.Name == ref || t.ID == ref })
+	if i < 0 {
+		return fmt.Errorf("token %q: %w", ref, node.ErrNotFound)
+	}
+	n.tellLocked(node.Event{Type: node.EventToken, Token: &node.Token{ID: n.tokens[i].ID, Revoked: true}})
+	n.tokens = slices.Delete(n.tokens, i, i+1)
+	return nil
+}
+
+func (n *Node) Bearer(_ context.Context, secret string) (node.Token, error) {
+	if err := n.begin("Bearer"); err != nil {
+		return node.Token{}, err
+	}
+	defer n.mu.Unlock()
+	for i := range n.tokens {
+		if t := &n.tokens[i]; t.Secret == secret && (t.Expires.IsZero() || time.Now().Before(t.Expires)) {
+			t.Used = n.nowLocked()
+			return *t, nil
+		}
+	}
+	return node.Token{}, fmt.Errorf("token: %w", node.ErrNotFound)
+}
+
 func (n *Node) Doctor(context.Context) ([]node.Check, error) {
 	if err := n.begin("Doctor"); err != nil {
 		return nil, err
@@ -699,4 +863,75 @@ func (n *Node) Shutdown() {
 		n.stopped = true
 		close(n.down)
 	}
+}
+
+// LinkGroup makes a link that leads nowhere.
+func (n *Node) LinkGroup(_ context.Context, ref string, expires time.Duration) (node.GroupLink, error) {
+	if err := n.begin("LinkGroup"); err != nil {
+		return node.GroupLink{}, err
+	}
+	defer n.mu.Unlock()
+	if _, err := n.groupLocked(ref); err != nil {
+		return node.GroupLink{}, err
+	}
+	l := node.GroupLink{ID: n.id("link", ref), Link: "sotto:g#" + n.id("secret", ref), Expires: n.nowLocked().Add(max(expires, time.Minute))}
+	n.links = append(n.links, node.GroupLink{ID: l.ID, Expires: l.Expires})
+	return l, nil
+}
+
+func (n *Node) GroupLinks(_ context.Context, ref string) ([]node.GroupLink, error) {
+	if err := n.begin("GroupLinks"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	_, err := n.groupLocked(ref)
+	return n.links, err
+}
+
+// GroupRequests returns one request, of somebody called Zoe, until it is answered.
+func (n *Node) GroupRequests(_ context.Context, ref string) ([]node.GroupRequest, error) {
+	if err := n.begin("GroupRequests"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	if _, err := n.groupLocked(ref); err != nil || n.answered {
+		return nil, err
+	}
+	return []node.GroupRequest{{Account: n.id("account", "Zoe"), Name: "Zoe", Since: n.nowLocked()}}, nil
+}
+
+func (n *Node) AnswerRequest(_ context.Context, ref, who string, in bool) error {
+	if err := n.begin("AnswerRequest"); err != nil {
+		return err
+	}
+	defer n.mu.Unlock()
+	if _, err := n.groupLocked(ref); err != nil {
+		return err
+	}
+	if who != "Zoe" || n.answered {
+		return fmt.Errorf("request of %q: %w", who, node.ErrNotFound)
+	}
+	n.answered = true
+	return nil
+}
+
+func (n *Node) JoinGroup(_ context.Context, link string) (node.Joining, error) {
+	if err := n.begin("JoinGroup"); err != nil {
+		return node.Joining{}, err
+	}
+	defer n.mu.Unlock()
+	if !strings.HasPrefix(link, "sotto:g#") {
+		return node.Joining{}, fmt.Errorf("this link does not lead to a group: %w", node.ErrInvalid)
+	}
+	j := node.Joining{ID: n.id("joining", link), State: "opening", Since: n.nowLocked()}
+	n.joinings = append(n.joinings, j)
+	return j, nil
+}
+
+func (n *Node) Joinings(context.Context) ([]node.Joining, error) {
+	if err := n.begin("Joinings"); err != nil {
+		return nil, err
+	}
+	defer n.mu.Unlock()
+	return n.joinings, nil
 }

@@ -553,3 +553,21 @@ func (s *Store) RevokeSlot(ctx context.Context, id mailbox.SlotID) error {
 	sl.gone, sl.until, sl.Value = mailbox.SlotRevoked, s.now()+mailbox.TombstoneMinutes, nil
 	return nil
 }
+
+// Clone returns a store that holds the same, of the same era: what a copy of a disk is.
+// Nobody listens to it.
+func (s *Store) Clone() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := New(s.clock, s.era)
+	for id, b := range s.boxes {
+		other := *b
+		other.log, other.gens = slices.Clone(b.log), slices.Clone(b.gens)
+		c.boxes[id] = &other
+	}
+	for id, sl := range s.slots {
+		other := *sl
+		c.slots[id] = &other
+	}
+	return c
+}
