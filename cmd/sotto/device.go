@@ -206,8 +206,11 @@ func (a *app) cancelCommand() *cobra.Command {
 		if err := cl.CancelLink(ctx); err != nil {
 			return err
 		}
-		a.say("The link is void.")
-		return nil
+		l, err := cl.Link(ctx)
+		if err != nil {
+			return err
+		}
+		return a.print(l, func(io.Writer) { a.say("The link is void.") })
 	})
 }
 

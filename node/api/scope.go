@@ -43,7 +43,7 @@ var scopes = map[string]scope{
 	"status": {owner, false}, "shutdown": {owner, false}, "doctor": {owner, false},
 	"invite": {owner, false}, "invites": {owner, false}, "revoke-invite": {owner, false},
 	"accept": {owner, false}, "contacts": {owner, false}, "contact": {owner, false}, "rename": {owner, false}, "block": {owner, false},
-	"safety-number": {owner, false}, "verify": {owner, false}, "unverify": {owner, false}, "report": {owner, false},
+	"safety-number": {owner, false}, "verify": {owner, false}, "unverify": {owner, false}, "report": {owner, false}, "evidence": {owner, false},
 
 	"conversations": {reads, false},
 	"conversation":  {reads, true},
@@ -67,6 +67,10 @@ var scopes = map[string]scope{
 	"conversation-config": {owner, false}, "set-conversation-config": {owner, false}, "unset-conversation-config": {owner, false},
 	"create-token": {owner, false}, "tokens": {owner, false}, "revoke-token": {owner, false},
 
+	"devices": {owner, false}, "rename-device": {owner, false}, "verify-device": {owner, false},
+	"suspend-device": {owner, false}, "revoke-device": {owner, false}, "restore-device": {owner, false},
+	"link-device": {owner, false}, "link": {owner, false}, "confirm-link": {owner, false}, "cancel-link": {owner, false},
+
 	"decide": {owner, false}, "search": {owner, false},
 
 	"events": {reads, false}, "last-event": {reads, false},
@@ -89,6 +93,8 @@ var shown = map[string]func(e, out *node.Event) (chat string){
 	node.EventNotice:  nil,
 	node.EventSetting: nil,
 	node.EventToken:   nil,
+	node.EventDevice:  nil,
+	node.EventLink:    nil,
 	node.EventSkipped: nil, // the server itself makes these
 }
 
