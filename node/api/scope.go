@@ -43,7 +43,7 @@ var scopes = map[string]scope{
 	"status": {owner, false}, "shutdown": {owner, false}, "doctor": {owner, false},
 	"invite": {owner, false}, "invites": {owner, false}, "revoke-invite": {owner, false},
 	"accept": {owner, false}, "contacts": {owner, false}, "contact": {owner, false}, "rename": {owner, false}, "block": {owner, false},
-	"safety-number": {owner, false}, "verify": {owner, false}, "unverify": {owner, false}, "report": {owner, false},
+	"safety-number": {owner, false}, "verify": {owner, false}, "unverify": {owner, false}, "report": {owner, false}, "evidence": {owner, false},
 
 	"conversations": {reads, false},
 	"conversation":  {reads, true},

@@ -69,6 +69,7 @@ var wanted = map[string]string{
 	"GET /v1/groups/{ref}/requests":                       "owner",
 	"POST /v1/joinings":                                   "owner",
 	"GET /v1/joinings":                                    "owner",
+	"GET /v1/conversations/{ref}/evidence":                "owner",
 	"POST /v1/groups/{ref}/leave":                         "owner",
 	"GET /v1/config":                                      "owner",
 	"PUT /v1/config/{key}":                                "owner",
