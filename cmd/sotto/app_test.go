@@ -458,13 +458,13 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 		{"chat draft", []string{"ben", "not yet"}}, {"chat later", []string{"ben"}},
 		{"chat list", nil}, {"chat read", []string{"ben", "--limit", "1"}}, {"chat send", []string{"ben", "hello"}},
 		{"group create", []string{"Hikers"}}, {"group members", []string{"Hikers"}}, {"group add", []string{"Hikers", "ben"}}, {"group role", []string{"Hikers", "ben", "admin"}},
-		{"group policy", []string{"Hikers"}}, {"group link", []string{"Hikers"}}, {"group requests", []string{"Hikers"}}, {"group approve", []string{"Hikers", "Zoe"}}, {"chat search", []string{"hello", "--limit", "1"}}, {"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
+		{"group policy", []string{"Hikers"}}, {"group link", []string{"Hikers"}}, {"group requests", []string{"Hikers"}}, {"group approve", []string{"Hikers", "Zoe"}}, {"chat search", []string{"hello", "--limit", "1"}}, {"chat evidence", []string{"ben"}}, {"group announce", []string{"Hikers", "on"}}, {"group describe", []string{"Hikers", "on Sundays"}}, {"group remove", []string{"Hikers", "ben"}},
 		{"group rename", []string{"Hikers", "Walkers"}}, {"group leave", []string{"Walkers"}}, {"group join", []string{"sotto:g#x"}},
 		{"config list", nil}, {"config get", []string{"sound"}}, {"config set", []string{"sound", "off"}}, {"config unset", []string{"sound"}}, {"config path", nil},
 		{"token create", []string{"--name", "bot", "--read"}}, {"token list", nil}, {"token revoke", []string{"bot"}},
 		{"man", []string{t.TempDir()}}, {"bug-report", nil}, {"rpc", []string{"--openapi"}},
 	}
-	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "config edit", "completion", "help", "report make", "report check", "group picture", "group decline"} // their tests are elsewhere
+	elsewhere := []string{"init", "run", "up", "down", "demo", "events", "chat watch", "config edit", "completion", "help", "report make", "report check", "group picture", "group decline", "sim"} // their tests are elsewhere
 	a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard, engine: fake{}, env: func(string) string { return home }}
 	var names []string
 	for _, c := range a.root().Commands() {
