@@ -108,6 +108,9 @@ func (n *Node) searchTag(tx *store.Tx, f search.Filter) (string, error) {
 // keepIndex fills the index with what was there before it, and tidies it when there is
 // something to tidy, until the node stops.
 func (n *Node) keepIndex() {
+	if n.byHand {
+		return // a task without end; nothing but search needs it
+	}
 	n.task("index", func(ctx context.Context) error {
 		for {
 			err := n.db.Index.Fill(ctx, n.db.Vault, n.db.Unindexed)

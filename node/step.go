@@ -17,7 +17,7 @@ import (
 // simulations, in which everything happens in an order of their choosing. What is done
 // is the node's own; only when, and what waits for what, the caller decides.
 //
-// A Stepper is for one goroutine, and none of the node's methods is called beside it.
+// The index of a search is not kept. A Stepper is for one goroutine, and none of the node's methods is called beside it.
 type Stepper struct {
 	n    *Node
 	stop context.CancelFunc

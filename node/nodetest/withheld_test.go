@@ -2,6 +2,7 @@ package nodetest
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -189,50 +190,71 @@ func TestMemberNamesBlobsThatAreNot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page, err := mallory.client.Read(t.Context(), keys.Read, box, mailbox.Gen(g.Epoch()), client.Place{At: w1.At, Chain: w1.Chain}, mailbox.Limit{Entries: 10, Bytes: 1 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	at := client.Place{At: w1.At, Chain: w1.Chain}
 	fence := w1.At
-	gen := mailbox.Gen(g.Epoch())
-	for _, it := range page.Items {
-		if it.Entry != nil && it.Entry.Kind == mailbox.Commit {
-			open, err := envelope.NewKeys(keys.Envelope)
+	follow := func() { // through the commits that are there
+		for more := true; more; {
+			more = false
+			page, err := mallory.client.Read(t.Context(), keys.Read, box, mailbox.Gen(g.Epoch()), at, mailbox.Limit{Entries: 10, Bytes: 1 << 20})
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := open.Open(envelope.Context{Mailbox: box, Kind: uint8(mailbox.Commit), Generation: uint32(it.Entry.Gen)}, it.Entry.Payload)
-			if err != nil {
-				t.Fatal(err)
+			for _, it := range page.Items {
+				if it.Entry == nil {
+					t.Fatalf("lost %+v", it.Span)
+				}
+				at = client.Place{At: mailbox.Mark{Era: it.Entry.Era, Seq: it.Entry.Seq}, Chain: it.Chain}
+				if it.Entry.Kind != mailbox.Commit || it.Entry.Gen != mailbox.Gen(g.Epoch()) {
+					continue
+				}
+				open, err := envelope.NewKeys(keys.Envelope)
+				if err != nil {
+					t.Fatal(err)
+				}
+				m, err := open.Open(envelope.Context{Mailbox: box, Kind: uint8(mailbox.Commit), Generation: uint32(it.Entry.Gen)}, it.Entry.Payload)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := g.Process(m, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if g, err = got.Staged.Merge(g); err != nil {
+					t.Fatal(err)
+				}
+				if keys, err = conversation.DeriveKeys(g, box); err != nil {
+					t.Fatal(err)
+				}
+				fence, more = at.At, true
 			}
-			got, err := g.Process(m, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if g, err = got.Staged.Merge(g); err != nil {
-				t.Fatal(err)
-			}
-			fence, gen = mailbox.Mark{Era: it.Entry.Era, Seq: it.Entry.Seq}, gen+1
 		}
-	}
-	if keys, err = conversation.DeriveKeys(g, box); err != nil {
-		t.Fatal(err)
-	}
-	seal, err := envelope.NewKeys(keys.Envelope)
-	if err != nil {
-		t.Fatal(err)
 	}
 	spilled, _, err := envelope.Spill(envelope.NewSpillSeed(), make([]byte, envelope.MaxMessage+1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range []mailbox.Deposit{{Kind: mailbox.Message}, {Kind: mailbox.Commit, Expect: fence}} {
-		d.Mailbox, d.Gen = box, gen
-		if d.Payload, err = seal.Seal(envelope.Context{Mailbox: box, Kind: uint8(d.Kind), Generation: uint32(gen)}, spilled.Append(nil)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := mallory.client.Append(t.Context(), key.CapabilityFromSeed(keys.Append.Seed()), d); err != nil {
-			t.Fatal(err)
+	for _, kind := range []mailbox.Kind{mailbox.Message, mailbox.Commit} {
+		for {
+			follow()
+			seal, err := envelope.NewKeys(keys.Envelope)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := mailbox.Deposit{Kind: kind, Mailbox: box, Gen: mailbox.Gen(g.Epoch())}
+			if kind == mailbox.Commit {
+				d.Expect = fence
+			}
+			if d.Payload, err = seal.Seal(envelope.Context{Mailbox: box, Kind: uint8(kind), Generation: uint32(d.Gen)}, spilled.Append(nil)); err != nil {
+				t.Fatal(err)
+			}
+			_, err = mallory.client.Append(t.Context(), key.CapabilityFromSeed(keys.Append.Seed()), d)
+			if errors.Is(err, mailbox.ErrStale) || errors.Is(err, mailbox.ErrConflict) {
+				continue // Ben's update has come first
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
 		}
 	}
 	ana.send(name, "still here")
