@@ -136,11 +136,11 @@ func (t *turn) keepUp() error {
 	return errors.Join(t.dismiss(), t.enlist(), t.tellLog(), t.tellRecords())
 }
 
-// leaves returns what the leaves of the group say.
+// leaves returns whose the leaves of the group are.
 func (t *turn) leaves() (out []conversation.Leaf, err error) {
 	for _, m := range t.group.Roster() {
-		l, err := conversation.ReadLeaf(m.Node)
-		if err != nil {
+		var l conversation.Leaf
+		if l.Account, l.Device, err = conversation.LeafOf(m.Node); err != nil {
 			return nil, err
 		}
 		out = append(out, l)

@@ -471,6 +471,7 @@ func TestHistoryIsHandedOver(t *testing.T) {
 	if got, want := laptop.said("Hikers"), ana.said("Hikers"); !slices.Equal(got, want) || laptop.stateIn("Hikers") != node.StateLeft {
 		t.Errorf("the laptop has %q of the group, %s; the phone %q", got, laptop.stateIn("Hikers"), want)
 	}
+	laptop.finds("sunday", "", "on Sunday?")
 	laptop.send("Ben", "new")
 	ms, err := laptop.Messages(t.Context(), "Ben", "", "", 0)
 	if err != nil {

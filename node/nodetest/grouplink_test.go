@@ -1,6 +1,7 @@
 package nodetest
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -93,4 +94,34 @@ func TestGroupLink(t *testing.T) {
 	if links, err := ana.GroupLinks(t.Context(), name); err != nil || len(links) != 0 {
 		t.Errorf("links: %+v, %v", links, err)
 	}
+}
+
+// Dov opens a link to a group at his laptop. That asks for itself, and brings his phone in.
+func TestGroupLinkOpenedByOneOfTwoDevices(t *testing.T) {
+	w := New(t)
+	r := w.Relay()
+	people := circle(t, w, r, "Ana", "Ben")
+	ana, dov := people[0], w.Person("Dov", r)
+	const name = "Hikers"
+	ana.group(node.GroupOptions{Name: name, Members: []string{"Ben"}})
+	link, err := ana.LinkGroup(t.Context(), name, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	laptop := w.Device(dov, "laptop")
+	if _, err := laptop.JoinGroup(t.Context(), link.Link); err != nil {
+		t.Fatal(err)
+	}
+	ana.Until("the request", func() bool { all, _ := ana.GroupRequests(context.Background(), name); return len(all) == 1 })
+	if err := ana.AnswerRequest(t.Context(), name, "Dov", true); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*Person{laptop, dov} {
+		p.Until("the group", func() bool { return p.stateIn(name) == node.StateOpen && len(p.members(name)) == 3 })
+	}
+	ana.send(name, "welcome")
+	dov.reads(name, "Ana: welcome")
+	dov.send(name, "from the phone")
+	laptop.reads(name, "Dov: from the phone")
+	ana.reads(name, "Dov: from the phone")
 }
