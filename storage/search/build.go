@@ -3,6 +3,7 @@ package search
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"math/bits"
 	"slices"
 
@@ -264,7 +265,7 @@ func (p *plan) postings(w *writer, g *segment, sources []source) error {
 	// close writes the blocks before the one numbered to.
 	close := func(to uint32) error {
 		for ; number < to; number++ {
-			if err := w.put(g.blockOrder(p.state.Era, number), append([]byte{recordVersion}, block...)); err != nil {
+			if err := w.put(g.blockOrder(p.state.Era, number), append(binary.BigEndian.AppendUint32([]byte{recordVersion}, uint32(len(block))), block...)); err != nil {
 				return err
 			}
 			block = nil

@@ -277,13 +277,13 @@ func readPosting(b []byte) (p posting, rest []byte, err error) {
 // bytes returns the entries of a block.
 func (g *segment) bytes(tx *vault.Tx, era uint64, n uint32) ([]byte, error) {
 	b, err := get(tx, g.blockOrder(era, n), "a block of postings")
-	if err == nil && (len(b) == 0 || b[0] != recordVersion) {
-		err = fmt.Errorf("%w: a block of postings of another version", ErrDamaged)
+	if err == nil && (len(b) < 5 || b[0] != recordVersion || uint64(binary.BigEndian.Uint32(b[1:])) != uint64(len(b)-5)) {
+		err = fmt.Errorf("%w: a block of postings of another version or length", ErrDamaged)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return b[1:], nil
+	return b[5:], nil
 }
 
 // block reads all entries of one.
