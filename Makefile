@@ -40,10 +40,7 @@ check:
 	$(GO) test -run '^Fuzz' ./...
 
 fuzz:
-	@set -e; for p in $$($(GO) list ./...); do \
-	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
-	  done; done
+	@.ci/fuzz $(FUZZTIME)
 
 bench:
 	$(GO) run ./cmd/sotto-bench

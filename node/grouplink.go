@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"sotto/crypto/envelope"
 	"sotto/crypto/handshake"
 	"sotto/crypto/identity"
 	"sotto/crypto/key"
@@ -431,48 +430,9 @@ func (n *Node) openGroupLink(ctx context.Context, j *store.Joining) error {
 	if err != nil {
 		return final(CauseNotTrusted, "%v", err)
 	}
-	peer, err := wire.ReadAddress(offer.Inbox.Relay)
-	if err != nil {
-		return final(CauseNotTrusted, "%v: its inbox: %v", handshake.ErrOffer, err)
-	}
-	home := n.homeRelay()
-	if home == "" {
-		home = at
-	}
-	var ticket []byte
-	if same, err := wire.ParseAddress(home); err == nil && same.Key == link.Relay {
-		ticket = offer.Ticket
-	}
-	if err := n.ensureInbox(home, ticket); err != nil {
-		return err
-	}
-	in, err := n.openInbox(ctx)
+	q, err := n.contactRequest(ctx, link, offer, at, "it")
 	if err != nil {
 		return err
-	}
-	if err := n.startInbox(); err != nil {
-		return err
-	}
-	bundle, err := n.keyPackage(&in, 0)
-	if err != nil {
-		return err
-	}
-	devices, err := n.account.now().DeviceSet(n.actor())
-	if err != nil {
-		return err
-	}
-	ref, err := n.inboxRef(&in)
-	if err != nil {
-		return err
-	}
-	body, _, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
-		Log: n.account.now(), Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
-	if err != nil {
-		return final(CauseNotTrusted, "it cannot be answered: %v", err)
-	}
-	entry, err := envelope.SealLetter(offer.Inbox.SealingKey, offer.Inbox.Mailbox, envelope.ContactRequest, body)
-	if err != nil {
-		return final(CauseNotTrusted, "it cannot be answered: %v", err)
 	}
 	return n.update(func(tx *store.Tx) error {
 		if c, err := tx.Conversation(offer.Group); err == nil {
@@ -481,8 +441,8 @@ func (n *Node) openGroupLink(ctx context.Context, j *store.Joining) error {
 			}
 		}
 		j.Step, j.Name, j.By, j.Group, j.Account = store.AcceptSending, offer.GroupName, offer.Name, offer.Group, offer.Log.ID()
-		j.Relay, j.Inbox, j.AppendSeed, j.Entry = peer.String(), offer.Inbox.Mailbox, offer.Inbox.AppendKey.Seed(), entry
-		rec := &store.Bundle{Ref: conversation.PackageName(bundle.Ref()), Contact: j.Account, Joining: j.ID, Made: n.clock(), Bundle: bundle.Marshal()}
+		j.Relay, j.Inbox, j.AppendSeed, j.Entry = q.relay, offer.Inbox.Mailbox, offer.Inbox.AppendKey.Seed(), q.entry
+		rec := &store.Bundle{Ref: conversation.PackageName(q.bundle.Ref()), Contact: j.Account, Joining: j.ID, Made: n.clock(), Bundle: q.bundle.Marshal()}
 		return errors.Join(tx.PutBundle(rec), tx.PutJoining(j))
 	})
 }

@@ -452,60 +452,18 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	if inviter == n.account.ID() {
 		return final(CauseInvalid, "this is an invite of your own account")
 	}
-	peer, err := wire.ReadAddress(offer.Inbox.Relay)
-	if err != nil {
-		return final(CauseNotTrusted, "%v: its inbox: %v", handshake.ErrOffer, err)
-	}
-	// Without a relay of one's own the inviter's is taken.
-	home := n.homeRelay()
-	if home == "" {
-		home = at
-	}
-	var ticket []byte
-	if same, err := wire.ParseAddress(home); err == nil && same.Key == link.Relay {
-		ticket = offer.Ticket
-	}
-	if err := n.ensureInbox(home, ticket); err != nil {
-		return err
-	}
-	in, err := n.openInbox(ctx)
+	q, err := n.contactRequest(ctx, link, offer, at, "the invite")
 	if err != nil {
 		return err
-	}
-	if err := n.startInbox(); err != nil {
-		return err
-	}
-
-	bundle, err := n.keyPackage(&in, 0)
-	if err != nil {
-		return err
-	}
-	log := n.account.now()
-	devices, err := log.DeviceSet(n.actor())
-	if err != nil {
-		return err
-	}
-	ref, err := n.inboxRef(&in)
-	if err != nil {
-		return err
-	}
-	body, state, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
-		Log: log, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
-	if err != nil {
-		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
-	}
-	entry, err := envelope.SealLetter(offer.Inbox.SealingKey, offer.Inbox.Mailbox, envelope.ContactRequest, body)
-	if err != nil {
-		return final(CauseNotTrusted, "the invite cannot be answered: %v", err)
 	}
 	return n.update(func(tx *store.Tx) error {
 		now, err := tx.Acceptance(a.ID)
 		if err != nil || now.Step != store.AcceptTaking {
 			return err
 		}
-		now.Step, now.State, now.KeyPackage = store.AcceptSending, state.Append(nil), bundle.Marshal()
-		now.Relay, now.Inbox, now.AppendSeed = peer.String(), offer.Inbox.Mailbox, offer.Inbox.AppendKey.Seed()
-		now.Entry, now.Request, now.Log = entry, state.RequestHash(), entries(offer.Log)
+		now.Step, now.State, now.KeyPackage = store.AcceptSending, q.state.Append(nil), q.bundle.Marshal()
+		now.Relay, now.Inbox, now.AppendSeed = q.relay, offer.Inbox.Mailbox, offer.Inbox.AppendKey.Seed()
+		now.Entry, now.Request, now.Log = q.entry, q.state.RequestHash(), entries(offer.Log)
 		c, err := tx.Contact(a.ID)
 		if err != nil {
 			return err
@@ -522,6 +480,64 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		}
 		return errors.Join(tx.PutAcceptance(&now), tx.PutContact(&c), n.noteContact(tx, c.Account))
 	})
+}
+
+// contactRequest answers an offer, and is on its way out.
+type contactRequest struct {
+	relay  string                // of the inbox that it goes to
+	bundle *mls.KeyPackageBundle // that it hands out
+	state  *handshake.Invitee    // for the handshake to go on
+	entry  []byte                // sealed
+}
+
+// contactRequest makes the request to an offer whose link names the relay at. Without a relay of
+// one's own that one is taken. The link is called name where it cannot be answered.
+func (n *Node) contactRequest(ctx context.Context, link handshake.Link, offer *handshake.Offer, at, name string) (*contactRequest, error) {
+	peer, err := wire.ReadAddress(offer.Inbox.Relay)
+	if err != nil {
+		return nil, final(CauseNotTrusted, "%v: its inbox: %v", handshake.ErrOffer, err)
+	}
+	home := n.homeRelay()
+	if home == "" {
+		home = at
+	}
+	var ticket []byte
+	if same, err := wire.ParseAddress(home); err == nil && same.Key == link.Relay {
+		ticket = offer.Ticket
+	}
+	if err := n.ensureInbox(home, ticket); err != nil {
+		return nil, err
+	}
+	in, err := n.openInbox(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.startInbox(); err != nil {
+		return nil, err
+	}
+	bundle, err := n.keyPackage(&in, 0)
+	if err != nil {
+		return nil, err
+	}
+	log := n.account.now()
+	devices, err := log.DeviceSet(n.actor())
+	if err != nil {
+		return nil, err
+	}
+	ref, err := n.inboxRef(&in)
+	if err != nil {
+		return nil, err
+	}
+	body, state, err := handshake.Begin(link, offer, key.NoiseFromSeed(n.device.Handshake), handshake.ContactRequest{
+		Log: log, Devices: devices, KeyPackages: [][]byte{bundle.KeyPackage().Marshal()}, Inbox: ref, Name: n.device.Name})
+	if err != nil {
+		return nil, final(CauseNotTrusted, "%s cannot be answered: %v", name, err)
+	}
+	entry, err := envelope.SealLetter(offer.Inbox.SealingKey, offer.Inbox.Mailbox, envelope.ContactRequest, body)
+	if err != nil {
+		return nil, final(CauseNotTrusted, "%s cannot be answered: %v", name, err)
+	}
+	return &contactRequest{peer.String(), bundle, state, entry}, nil
 }
 
 func linkAddress(l handshake.Link) (string, error) {

@@ -93,14 +93,11 @@ func (a *app) sendCommand() *cobra.Command {
 	var names []string
 	when, key := "", ""
 	c := a.named(a.command("send NAME TEXT [--at TIME] [--mention MEMBER] [--once KEY]", "Send a text (- reads it from stdin)", 2, 2, func(ctx context.Context, c *cobra.Command, args []string) error {
-		text, err := a.text(c, args[1])
+		text, named, err := a.said(c, args[1], names)
 		if err != nil {
 			return err
 		}
-		m := node.NewMessage{Text: text, Key: key}
-		if m.Mentions, err = mentions(c, text, names); err != nil {
-			return err
-		}
+		m := node.NewMessage{Text: text, Mentions: named, Key: key}
 		if m.At, err = sendAt(c, when); err != nil {
 			return err
 		}

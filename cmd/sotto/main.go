@@ -4,8 +4,10 @@
 //	sotto init --name NAME          make an account
 //	sotto up [--detach]             work
 //	sotto down | status | doctor
-//	sotto contact invite | accept LINK | list | verify NAME | rename | block | unblock
-//	sotto chat list | send NAME TEXT | read NAME | evidence NAME | watch
+//	sotto contact …                 meet people, verify and block them
+//	sotto chat …                    write, read, search, and all that a message can do
+//	sotto group …                   the same with many
+//	sotto report make NAME ID… | check FILE
 //	sotto events | config | token | rpc | bug-report
 //	sotto version | completion | man FOLDER
 //	sotto demo                      see a relay and two people meet and talk

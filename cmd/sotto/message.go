@@ -74,6 +74,16 @@ func (a *app) text(c *cobra.Command, arg string) (string, error) {
 	return text, a.checkText(c, text)
 }
 
+// said reads a text, as text does, and the mentions in it.
+func (a *app) said(c *cobra.Command, arg string, names []string) (string, []node.Mention, error) {
+	text, err := a.text(c, arg)
+	if err != nil {
+		return "", nil, err
+	}
+	named, err := mentions(c, text, names)
+	return text, named, err
+}
+
 // mentions finds the names that are mentioned in a text, each as @NAME.
 func mentions(c *cobra.Command, text string, names []string) (out []node.Mention, err error) {
 	for start := 0; start < len(text); {
@@ -107,11 +117,7 @@ func (a *app) replyCommand() *cobra.Command {
 	var names []string
 	return mentionFlag(a.onMessage("reply NAME ID TEXT", "Answer a message (- reads the text from stdin)", 3, 3,
 		func(ctx context.Context, c *cobra.Command, cl *api.Client, args []string) (m node.Message, err error) {
-			text, err := a.text(c, args[2])
-			if err != nil {
-				return m, err
-			}
-			named, err := mentions(c, text, names)
+			text, named, err := a.said(c, args[2], names)
 			if err != nil {
 				return m, err
 			}
@@ -123,11 +129,7 @@ func (a *app) editCommand() *cobra.Command {
 	var names []string
 	return mentionFlag(a.onMessage("edit NAME ID TEXT", "Give a text of yours another version; the others can see both", 3, 3,
 		func(ctx context.Context, c *cobra.Command, cl *api.Client, args []string) (m node.Message, err error) {
-			text, err := a.text(c, args[2])
-			if err != nil {
-				return m, err
-			}
-			named, err := mentions(c, text, names)
+			text, named, err := a.said(c, args[2], names)
 			if err != nil {
 				return m, err
 			}

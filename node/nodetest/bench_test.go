@@ -53,10 +53,7 @@ func BenchmarkConversation(b *testing.B) {
 		w.disk = true
 		r := w.onDisk()
 		ana = w.Person("Ana", r)
-		crowd, names = w.crowd(r, size-1+extra)
-		ana.Stop()
-		ana.know(crowd)
-		ana.Start()
+		crowd, names = ana.crowd(r, size-1+extra)
 		return ana, crowd, names
 	}
 	made := func(ana *Person, id string, members int, last *one, letters int) {

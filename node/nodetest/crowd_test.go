@@ -66,8 +66,25 @@ func newOne(t testing.TB, address wire.Address, c *client.Client, ticket []byte)
 	return o
 }
 
-// know makes a crowd contacts of somebody whose node does not run, with a key package
-// of each, as if they had met and talked.
+// crowded makes two people who are contacts, and so many of whom the first knows.
+func (w *World) crowded(r *Relay, n int) (ana, ben *Person, crowd []*one, names []string) {
+	ana, ben = w.Person("Ana", r), w.Person("Ben", r)
+	w.Meet(ana, ben, "Ben", "Ana")
+	crowd, names = ana.crowd(r, n)
+	return ana, ben, crowd, names
+}
+
+// crowd makes so many people at a relay, and contacts of them, with a key package of
+// each, as if they had met and talked. The node is stopped for it.
+func (p *Person) crowd(r *Relay, n int) (all []*one, names []string) {
+	all, names = p.w.crowd(r, n)
+	p.Stop()
+	p.know(all)
+	p.Start()
+	return all, names
+}
+
+// know makes a crowd contacts of somebody whose node does not run.
 func (p *Person) know(crowd []*one) {
 	p.w.t.Helper()
 	v, err := vault.Open(filepath.Join(p.Home, "vault"), vault.Unlock{Passphrase: Passphrase}, vault.Config{Schema: store.Schema, MaxTx: 4 << 20})

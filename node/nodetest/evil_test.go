@@ -256,6 +256,18 @@ func TestEntriesOutOfPlace(t *testing.T) {
 	}
 }
 
+// duo makes two people who have talked in a group of theirs.
+func duo(t *testing.T, w *World, r *Relay) (ana, ben *Person) {
+	t.Helper()
+	people := circle(t, w, r, "Ana", "Ben")
+	ana, ben = people[0], people[1]
+	ana.group(node.GroupOptions{Name: "Duo", Members: []string{"Ben"}})
+	ben.Until("the group", func() bool { return ben.stateIn("Duo") == node.StateOpen })
+	ben.tells("Duo", "hello")
+	ana.hears("Duo", "hello")
+	return ana, ben
+}
+
 // T9, T10: a relay that says to one member that another commit always comes first, or that
 // takes nothing from it, keeps its changes from coming about, and that is all; what it could not
 // send comes about once, when the relay tires of it.
@@ -267,12 +279,7 @@ func TestNeverAMembersTurn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := New(t)
 			r, e := w.Evil()
-			people := circle(t, w, r, "Ana", "Ben")
-			ana, ben := people[0], people[1]
-			ana.group(node.GroupOptions{Name: "Duo", Members: []string{"Ben"}})
-			ben.Until("the group", func() bool { return ben.stateIn("Duo") == node.StateOpen })
-			ben.tells("Duo", "hello")
-			ana.hears("Duo", "hello")
+			ana, ben := duo(t, w, r)
 			tried := make(chan struct{}, 1000)
 			e.OnPut(func(d mailbox.Deposit) relaytest.Answer {
 				if d.Kind != mailbox.Commit {
@@ -296,7 +303,7 @@ func TestNeverAMembersTurn(t *testing.T) {
 			e.Release(t.Context())
 			ben.hears("Duo", "behind the change")
 			ana.stored()
-			for _, p := range people {
+			for _, p := range []*Person{ana, ben} {
 				n := 0
 				for _, s := range p.Texts("Duo") {
 					if strings.Contains(s, "behind the change") {
@@ -404,12 +411,7 @@ func (p *Person) hearsAll(group string, n int) {
 func TestLettersDeliveredAgain(t *testing.T) {
 	w := New(t)
 	r, e := w.Evil()
-	people := circle(t, w, r, "Ana", "Ben")
-	ana, ben := people[0], people[1]
-	ana.group(node.GroupOptions{Name: "Duo", Members: []string{"Ben"}})
-	ben.Until("the group", func() bool { return ben.stateIn("Duo") == node.StateOpen })
-	ben.tells("Duo", "hello")
-	ana.hears("Duo", "hello")
+	ana, ben := duo(t, w, r)
 	before, err := ben.Conversations(t.Context())
 	if err != nil {
 		t.Fatal(err)

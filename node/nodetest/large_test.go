@@ -19,13 +19,8 @@ import (
 func TestLargeGroup(t *testing.T) {
 	w := New(t)
 	r := w.Relay()
-	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
-	w.Meet(ana, ben, "Ben", "Ana")
 	const size = 100
-	crowd, names := w.crowd(r, size-2)
-	ana.Stop()
-	ana.know(crowd)
-	ana.Start()
+	ana, ben, crowd, names := w.crowded(r, size-2)
 	const name = "Everybody"
 	ana.group(node.GroupOptions{Name: name, Members: append(names, "Ben")})
 	for _, p := range []*Person{ana, ben} {

@@ -79,12 +79,7 @@ func TestRelayWithholdsBlobs(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			w := New(t)
 			r, blobs := w.evil()
-			ana, ben := w.Person("Ana", r), w.Person("Ben", r)
-			w.Meet(ana, ben, "Ben", "Ana")
-			crowd, names := w.crowd(r, 124)
-			ana.Stop()
-			ana.know(crowd)
-			ana.Start()
+			ana, ben, _, names := w.crowded(r, 124)
 			const name = "Everybody"
 			blobs.read.Store(&lie)
 			ana.group(node.GroupOptions{Name: name, Members: append(names[:60:60], "Ben")})
@@ -129,12 +124,7 @@ func TestRelayWithholdsBlobs(t *testing.T) {
 func TestRelayHasNoRoom(t *testing.T) {
 	w := New(t)
 	r, blobs := w.evil()
-	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
-	w.Meet(ana, ben, "Ben", "Ana")
-	crowd, names := w.crowd(r, 30)
-	ana.Stop()
-	ana.know(crowd)
-	ana.Start()
+	ana, ben, _, names := w.crowded(r, 30)
 	const name = "Everybody"
 	ana.group(node.GroupOptions{Name: name, Members: []string{"Ben"}})
 	ben.Until("the group", func() bool { return len(ben.members(name)) == 2 })
@@ -160,12 +150,7 @@ func TestRelayHasNoRoom(t *testing.T) {
 func TestMemberNamesBlobsThatAreNot(t *testing.T) {
 	w := New(t)
 	r := w.Relay()
-	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
-	w.Meet(ana, ben, "Ben", "Ana")
-	crowd, names := w.crowd(r, 1)
-	ana.Stop()
-	ana.know(crowd)
-	ana.Start()
+	ana, ben, crowd, names := w.crowded(r, 1)
 	const name = "Three"
 	ana.group(node.GroupOptions{Name: name, Members: append(names, "Ben")})
 	for _, p := range []*Person{ana, ben} {

@@ -130,9 +130,19 @@ func (x *Index) Reset(v *vault.Vault) error {
 }
 
 // ResetIn is Reset in a transaction of the caller's, which has met with damage.
-func (x *Index) ResetIn(tx *vault.Tx) error { return reset(tx) }
+func (x *Index) ResetIn(tx *vault.Tx) error {
+	x.want() // whoever fills begins with an update, and so comes behind this one
+	return reset(tx)
+}
 
-// Wanted receives when Maintain has something to do.
+func (x *Index) want() {
+	select {
+	case x.wanted <- struct{}{}:
+	default:
+	}
+}
+
+// Wanted receives when Fill or Maintain has something to do.
 func (x *Index) Wanted() <-chan struct{} { return x.wanted }
 
 func reset(tx *vault.Tx) error {
@@ -223,10 +233,7 @@ func (x *Index) add(tx *vault.Tx, s *state, d *Doc) error {
 	}
 	e.number = base + n
 	if n%smallest == 0 {
-		select {
-		case x.wanted <- struct{}{}:
-		default:
-		}
+		x.want()
 	}
 	x.touch(0, d.Name)
 	return s.putLoose(tx, &e)
