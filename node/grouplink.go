@@ -61,18 +61,9 @@ func (n *Node) LinkGroup(ctx context.Context, ref string, expires time.Duration)
 	if home == "" {
 		return GroupLink{}, fmt.Errorf("%w: this node knows no relay", ErrUnreachable)
 	}
-	r, err := n.relayAt(home)
+	offer, at, err := n.offer(home, expires)
 	if err != nil {
 		return GroupLink{}, err
-	}
-	at := r.where()
-	var hints [][]byte
-	for _, h := range at.Hints {
-		hints = append(hints, h.Bytes())
-	}
-	var ticket []byte
-	if e := n.opt.Embedded; e != nil && e.Address.Key == at.Key {
-		ticket = e.Ticket(ticketLife)
 	}
 	var rec *store.Invite
 	var link handshake.Link
@@ -84,22 +75,19 @@ func (n *Node) LinkGroup(ctx context.Context, ref string, expires time.Duration)
 		if err != nil {
 			return err
 		}
-		inbox, err := n.inboxRef(&in)
-		if err != nil {
+		if offer.Inbox, err = n.inboxRef(&in); err != nil {
 			return err
 		}
-		minute := uint32(mailbox.MinuteOf(t.now.Add(expires + time.Minute - 1)))
+		offer.Group, offer.GroupName = t.o.group, t.rec.Name
 		var value []byte
 		var secrets *handshake.Inviter
-		link, value, secrets, err = handshake.NewInvite(handshake.InviteOptions{Log: n.account.now(), Actor: n.actor(), Inbox: inbox, Ticket: ticket, Name: n.device.Name,
-			Expires: minute, Relay: at.Key, Hints: hints, Group: t.o.group, GroupName: t.rec.Name,
-			SlotID: func(read key.CapabilityPublic) [32]byte { return wire.SlotID(at.Key, read) }})
+		link, value, secrets, err = handshake.NewInvite(offer)
 		if err != nil {
 			return err
 		}
 		read, owner := link.Secret.SlotRead(), key.NewCapability()
 		rec = &store.Invite{OfferHash: secrets.OfferHash, Secrets: secrets.Append(nil), Relay: home, Slot: wire.SlotID(at.Key, read.Public()),
-			Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: minute, State: store.InviteOpen, Created: t.now, Group: t.o.group}
+			Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: offer.Expires, State: store.InviteOpen, Created: t.now, Group: t.o.group}
 		return t.tx.PutInvite(rec)
 	})
 	if err != nil {

@@ -59,29 +59,18 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	if err != nil {
 		return Invite{}, err
 	}
-	r, err := n.relayAt(home)
+	offer, at, err := n.offer(home, o.Expires)
 	if err != nil {
 		return Invite{}, err
 	}
-	at := r.where()
-	var hints [][]byte
-	for _, h := range at.Hints {
-		hints = append(hints, h.Bytes())
-	}
-	var ticket []byte
-	if e := n.opt.Embedded; e != nil && e.Address.Key == at.Key {
-		ticket = e.Ticket(ticketLife)
-	}
-	expires := uint32(mailbox.MinuteOf(n.clock().Add(o.Expires + time.Minute - 1)))
-	link, value, secrets, err := handshake.NewInvite(handshake.InviteOptions{Log: n.account.now(), Actor: n.actor(), Inbox: ref, Ticket: ticket, Name: n.device.Name,
-		Expires: expires, Relay: at.Key, Hints: hints,
-		SlotID: func(read key.CapabilityPublic) [32]byte { return wire.SlotID(at.Key, read) }})
+	offer.Inbox = ref
+	link, value, secrets, err := handshake.NewInvite(offer)
 	if err != nil {
 		return Invite{}, err
 	}
 	read, owner := link.Secret.SlotRead(), key.NewCapability()
 	rec := &store.Invite{OfferHash: secrets.OfferHash, Secrets: secrets.Append(nil), Relay: home, Slot: wire.SlotID(at.Key, read.Public()),
-		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: expires, Name: o.Name, State: store.InviteOpen, Created: n.clock(), Ask: o.Ask}
+		Owner: owner.Seed(), Reader: read.Seed(), Value: value, Expires: offer.Expires, Name: o.Name, State: store.InviteOpen, Created: n.clock(), Ask: o.Ask}
 	if err := n.update(func(tx *store.Tx) error { return tx.PutInvite(rec) }); err != nil {
 		return Invite{}, apiError(err)
 	}
@@ -92,6 +81,26 @@ func (n *Node) Invite(ctx context.Context, o InviteOptions) (Invite, error) {
 	out.Link = link.Text()
 	out.Words = n.placeWords(at, placed)
 	return out, nil
+}
+
+// offer returns what an offer says of this node whatever it invites to, for the relay at home;
+// the inbox is to be filled in.
+func (n *Node) offer(home string, life time.Duration) (o handshake.InviteOptions, at wire.Address, err error) {
+	r, err := n.relayAt(home)
+	if err != nil {
+		return o, at, err
+	}
+	at = r.where()
+	o = handshake.InviteOptions{Log: n.account.now(), Actor: n.actor(), Name: n.device.Name, Relay: at.Key,
+		Expires: uint32(mailbox.MinuteOf(n.clock().Add(life + time.Minute - 1))),
+		SlotID:  func(read key.CapabilityPublic) [32]byte { return wire.SlotID(at.Key, read) }}
+	for _, h := range at.Hints {
+		o.Hints = append(o.Hints, h.Bytes())
+	}
+	if e := n.opt.Embedded; e != nil && e.Address.Key == at.Key {
+		o.Ticket = e.Ticket(ticketLife)
+	}
+	return o, at, nil
 }
 
 // inviting makes sure that this device can be written to, and returns the relay for new

@@ -76,30 +76,20 @@ func (n *Node) LinkDevice(ctx context.Context) (DeviceLink, error) {
 	if err != nil {
 		return DeviceLink{}, err
 	}
-	r, err := n.relayAt(home)
+	offer, at, err := n.offer(home, linkLife)
 	if err != nil {
 		return DeviceLink{}, err
 	}
-	at := r.where()
-	var hints [][]byte
-	for _, h := range at.Hints {
-		hints = append(hints, h.Bytes())
+	offer.Inbox = ref
+	if offer.Ticket == nil {
+		offer.Ticket = n.ticket(home) // of the account's own, for its device
 	}
-	var ticket []byte
-	if e := n.opt.Embedded; e != nil && e.Address.Key == at.Key {
-		ticket = e.Ticket(ticketLife)
-	} else {
-		ticket = n.ticket(home)
-	}
-	expires := uint32(mailbox.MinuteOf(n.clock().Add(linkLife + time.Minute - 1)))
-	link, value, secrets, err := handshake.NewDeviceLink(handshake.InviteOptions{Log: n.account.now(), Actor: n.actor(), Inbox: ref, Ticket: ticket, Name: n.device.Name,
-		Expires: expires, Relay: at.Key, Hints: hints,
-		SlotID: func(read key.CapabilityPublic) [32]byte { return wire.SlotID(at.Key, read) }})
+	link, value, secrets, err := handshake.NewDeviceLink(offer)
 	if err != nil {
 		return DeviceLink{}, err
 	}
 	rec := &store.Linking{Offer: secrets.OfferHash, State: store.LinkOpen, Secrets: secrets.Append(nil), Relay: home, Owner: key.NewCapability().Seed(),
-		Reader: link.Secret.SlotRead().Seed(), Value: value, Expires: expires}
+		Reader: link.Secret.SlotRead().Seed(), Value: value, Expires: offer.Expires}
 	if err := n.update(func(tx *store.Tx) error { return errors.Join(tx.PutLinking(rec), n.noteLink(tx)) }); err != nil {
 		return DeviceLink{}, apiError(err)
 	}
