@@ -128,15 +128,18 @@ func (t *turn) removeIdle() error {
 
 // tidyGroups looks for idle devices in all groups.
 func (n *Node) tidyGroups() {
-	n.mu.Lock()
-	var all []*owner
-	for _, o := range n.owners {
-		all = append(all, o)
-	}
-	n.mu.Unlock()
-	for _, o := range all {
+	for _, o := range n.allOwners() {
 		if err := o.do(func(t *turn) error { return t.removeIdle() }); err != nil && !errors.Is(err, errGone) {
 			n.log.Warn("idle devices are not looked for", "err", err)
 		}
 	}
+}
+
+func (n *Node) allOwners() (all []*owner) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, o := range n.owners {
+		all = append(all, o)
+	}
+	return all
 }

@@ -272,6 +272,7 @@ func (n *Node) Run(ctx context.Context) error {
 					n.log.Warn("old events are not trimmed", "err", err)
 				}
 				n.task("overdue", func(context.Context) error { return n.dropOverdue() })
+				n.task("old", func(context.Context) error { return n.dropOld() })
 				n.cleanIndex()
 			}
 		}
@@ -344,6 +345,7 @@ func (n *Node) begin() error {
 	n.keepIndex()
 	n.lookAtDues()
 	n.task("overdue", func(context.Context) error { return n.dropOverdue() })
+	n.task("old", func(context.Context) error { return n.dropOld() })
 	return nil
 }
 

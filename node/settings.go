@@ -154,6 +154,9 @@ func (n *Node) changeSetting(chat string, d setting.Definition, to store.Setting
 	if err == nil && (d.Key == setting.Relay || d.Key == setting.Ticket) {
 		n.hurry()
 	}
+	if err == nil && d.Key == setting.Keep {
+		n.task("old", func(context.Context) error { return n.dropOld() })
+	}
 	return out, apiError(err)
 }
 

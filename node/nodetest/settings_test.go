@@ -57,7 +57,7 @@ func TestSettings(t *testing.T) {
 	set("Ben", "receipts", "on", "on", node.FromConversation, true)
 	set("Ben", "receipts", "", "off", node.FromUser, true)
 	set("Ben", "receipts", "", "off", node.FromUser, false)
-	set("Ben", "retention", "30d", "30d", node.FromConversation, true)
+	set("Ben", "keep", "30d", "30d", node.FromConversation, true)
 	set("", "theme", "dark", "dark", node.FromUser, true)
 	set("", "theme", "", "system", node.FromDefault, true)
 	for _, bad := range [][3]string{{"", "receipts", "maybe"}, {"", "recipts", "on"}, {"Ben", "theme", "dark"}, {"", "relay", "nonsense"}} {
@@ -99,8 +99,8 @@ func TestSettings(t *testing.T) {
 	})
 	ana.Start()
 	for _, test := range [][4]string{
-		{"", "receipts", "off", node.FromUser}, {"Ben", "receipts", "off", node.FromUser}, {"Ben", "retention", "30d", node.FromConversation},
-		{"", "retention", "off", node.FromDefault}, {"Ben", "theme", "", "nowhere"}, {"", "relay", r.Address.String(), node.FromUser},
+		{"", "receipts", "off", node.FromUser}, {"Ben", "receipts", "off", node.FromUser}, {"Ben", "keep", "30d", node.FromConversation},
+		{"", "keep", "off", node.FromDefault}, {"Ben", "theme", "", "nowhere"}, {"", "relay", r.Address.String(), node.FromUser},
 	} {
 		if v, from := value(test[0], test[1]); v != test[2] || from != test[3] {
 			t.Errorf("after a restart %s of %q is %q from %s, want %q from %s", test[1], test[0], v, from, test[2], test[3])

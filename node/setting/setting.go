@@ -49,7 +49,7 @@ const (
 	Receipts     = "receipts"
 	Typing       = "typing"
 	Direct       = "direct"
-	Retention    = "retention"
+	Keep         = "keep"
 	AutoDownload = "auto-download"
 	Theme        = "theme"
 	Density      = "density"
@@ -92,7 +92,7 @@ var table = []Definition{
 	{Key: Receipts, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether contacts are told what you have read, and you what they have."},
 	{Key: Typing, Type: TypeSwitch, Default: "on", PerChat: true, Words: "Whether contacts are shown that you are writing, and you that they are."},
 	{Key: Direct, Type: TypeSwitch, Default: Off, PerChat: true, Words: "Whether to connect to a contact's device directly, which shows it where you are. Not used by this version yet."},
-	{Key: Retention, Type: TypeDuration, Default: Off, Min: 60 * 60, Max: 3650 * day, PerChat: true, Words: "How long messages are kept; off: forever. Not used by this version yet."},
+	{Key: Keep, Type: TypeDuration, Default: Off, Min: 60 * 60, Max: 3650 * day, PerChat: true, Words: "How long messages are kept on your devices, but for starred ones; off: forever. Older ones are deleted at once, for you alone."},
 	{Key: AutoDownload, Type: TypeSize, Default: "10MiB", Max: 1 << 40, PerChat: true, Local: true, Words: "Up to which size files are fetched unasked; off: none. Not used by this version yet."},
 	{Key: Theme, Type: TypeChoice, Default: "system", Allowed: []string{"system", "light", "dark", "contrast"}, Local: true, Words: "Colours of a screen."},
 	{Key: Density, Type: TypeChoice, Default: "cosy", Allowed: []string{"cosy", "compact"}, Local: true, Words: "How much room a screen leaves."},
