@@ -2,7 +2,6 @@ package handshake
 
 import (
 	"bytes"
-	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -257,11 +256,7 @@ func BeginDevice(l Link, o *Offer, static key.NoiseSecret, m DeviceRequest) ([]b
 	fail := func(err error) ([]byte, *NewDevice, error) {
 		return nil, nil, fmt.Errorf("make device request: %w", err)
 	}
-	enc, ctx, err := hpke.NewSender(o.KEM.HPKE(), hpke.HKDFSHA384(), hpke.ExportOnly(), kemInfo(o.Hash()))
-	if err != nil {
-		return fail(err)
-	}
-	ss, err := ctx.Export(kemExport, 32)
+	ses, err := newSession(Device, l, o)
 	if err != nil {
 		return fail(err)
 	}
@@ -269,13 +264,13 @@ func BeginDevice(l Link, o *Offer, static key.NoiseSecret, m DeviceRequest) ([]b
 	var seed [32]byte
 	rand.Read(d.random[:])
 	rand.Read(seed[:])
-	d.invitee = Invitee{session: session{Device, o.Hash(), enc, hide(ss), l.Secret}, peer: o.Handshake, static: static,
+	d.invitee = Invitee{session: ses, peer: o.Handshake, static: static,
 		seed: hide(seed[:]), payload: hide(m.encode(commit(d.random)))}
 	first, err := d.begin()
 	if err != nil {
 		return fail(err)
 	}
-	return (&RequestBody{d.invitee.session.offerHash, enc, first}).encode(), d, nil
+	return (&RequestBody{ses.offerHash, ses.enc, first}).encode(), d, nil
 }
 
 func (d *NewDevice) begin() ([]byte, error) {

@@ -2,7 +2,6 @@ package handshake
 
 import (
 	"bytes"
-	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -32,23 +31,19 @@ func Begin(l Link, o *Offer, static key.NoiseSecret, m ContactRequest) ([]byte, 
 	fail := func(err error) ([]byte, *Invitee, error) {
 		return nil, nil, fmt.Errorf("make contact request: %w", err)
 	}
-	enc, ctx, err := hpke.NewSender(o.KEM.HPKE(), hpke.HKDFSHA384(), hpke.ExportOnly(), kemInfo(o.Hash()))
-	if err != nil {
-		return fail(err)
-	}
-	ss, err := ctx.Export(kemExport, 32)
+	ses, err := newSession(Invite, l, o)
 	if err != nil {
 		return fail(err)
 	}
 	var random, seed [32]byte
 	rand.Read(random[:])
 	rand.Read(seed[:])
-	e := &Invitee{session: session{Invite, o.Hash(), enc, hide(ss), l.Secret}, peer: o.Handshake, static: static, seed: hide(seed[:]), payload: hide(m.encode(random))}
+	e := &Invitee{session: ses, peer: o.Handshake, static: static, seed: hide(seed[:]), payload: hide(m.encode(random))}
 	first, err := e.begin()
 	if err != nil {
 		return fail(err)
 	}
-	return (&RequestBody{e.session.offerHash, enc, first}).encode(), e, nil
+	return (&RequestBody{ses.offerHash, ses.enc, first}).encode(), e, nil
 }
 
 // begin makes message 1 and what follows from it. What we could not read nobody can.

@@ -3,6 +3,7 @@ package handshake
 import (
 	"bytes"
 	"crypto/hkdf"
+	"crypto/hpke"
 	"crypto/sha512"
 	"errors"
 	"fmt"
@@ -33,6 +34,19 @@ type session struct {
 	enc       []byte // 1120 bytes, what X-Wing encapsulated
 	ss        hidden // 32 bytes, what came of it
 	salt      Secret // the link's
+}
+
+// newSession makes the initiator's side of one: it encapsulates to the offer's key.
+func newSession(mode uint8, l Link, o *Offer) (session, error) {
+	enc, ctx, err := hpke.NewSender(o.KEM.HPKE(), hpke.HKDFSHA384(), hpke.ExportOnly(), kemInfo(o.Hash()))
+	if err != nil {
+		return session{}, err
+	}
+	ss, err := ctx.Export(kemExport, 32)
+	if err != nil {
+		return session{}, err
+	}
+	return session{mode, o.Hash(), enc, hide(ss), l.Secret}, nil
 }
 
 func (s *session) bound() []byte {
