@@ -229,24 +229,11 @@ func (n *Node) takeDeviceOffer(ctx context.Context, e *store.Entering, link hand
 	if err != nil {
 		return final(CauseInvalid, "the link names no relay that this version can reach: %v", err)
 	}
-	r, err := n.relayAt(at)
+	value, err := n.takeSlot(ctx, link, at, e.Tag, "the link has been used at another device; if that was not yours, look at sotto device list there", "the existing device has ended this link")
 	if err != nil {
 		return err
 	}
-	read := link.Secret.SlotRead()
-	value, err := r.client.TakeSlot(ctx, read, mailbox.Tag(e.Tag))
-	var refused *wire.Error
-	switch {
-	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotTaken:
-		return final(CauseGone, "the link has been used at another device; if that was not yours, look at sotto device list there")
-	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotExpired:
-		return final(CauseGone, "%v", handshake.ErrExpired)
-	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotRevoked:
-		return final(CauseGone, "the existing device has ended this link")
-	case err != nil:
-		return err
-	}
-	offer, err := link.OpenOffer(wire.SlotID(link.Relay, read.Public()), value)
+	offer, err := link.OpenOffer(wire.SlotID(link.Relay, link.Secret.SlotRead().Public()), value)
 	if err != nil {
 		return final(CauseNotTrusted, "%v", err)
 	}
@@ -316,12 +303,8 @@ func (n *Node) awaitLetters(ctx context.Context, step uint8) error {
 				if err != nil {
 					return err
 				}
-				if it.Entry == nil {
-					in.Cursor, in.Chain = it.Span.End.Mark(), it.Chain
-					return tx.PutInbox(&in)
-				}
-				in.Cursor, in.Chain = mailbox.Mark{Era: it.Entry.Era, Seq: it.Entry.Seq}, it.Chain
-				if err := tx.PutInbox(&in); err != nil {
+				behind(&in, &it)
+				if err := tx.PutInbox(&in); err != nil || it.Entry == nil {
 					return err
 				}
 				t, body, err := envelope.OpenLetter(n.sealing, in.Mailbox.ID, it.Entry.Payload)

@@ -144,29 +144,16 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 		if err != nil {
 			return err
 		}
-		box, err := newMailbox(home, conversationTerms, key.CapabilityPublic{}, key.CapabilityPublic{}, in.Mailbox.Ticket)
+		g, box, err := n.foundGroup(&in, home, func(at conversation.MailboxRef) *conversation.GroupInfo {
+			return conversation.NewGroup(at, n.account.ID(), profile, o.MaxLeaves)
+		})
 		if err != nil {
 			return err
 		}
-		at, err := wire.ParseAddress(box.Relay)
+		keys, err := openWith(&box, g)
 		if err != nil {
 			return err
 		}
-		credential, leaf, err := n.leaf(&in)
-		if err != nil {
-			return err
-		}
-		info := conversation.NewGroup(conversation.MailboxRef{Relay: at.Append(nil), Mailbox: box.ID}, n.account.ID(), profile, o.MaxLeaves)
-		g, err := mls.NewGroup(n.mlsConfig(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: n.lifetime(), Capabilities: capabilities(), LeafExtensions: leaf,
-			Extensions: mls.Extensions{conversation.RequiredCapabilities(), {Type: mls.ExtensionType(conversation.ExtensionGroup), Data: info.Append(nil)}}})
-		if err != nil {
-			return err
-		}
-		keys, err := conversation.DeriveKeys(g, box.ID)
-		if err != nil {
-			return err
-		}
-		box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 		rec = &store.Conversation{Group: g.GroupID(), Relay: box.Relay, Mailbox: box.ID, Made: &box, Since: n.clock(), Many: true, Name: name}
 		core := &conversation.Core{Chain: mailbox.FirstChain(box.ID), Open: true, Updated: n.clock(), Active: n.clock()}
 		t := &turn{ownerState: &ownerState{rec: *rec, group: g}, o: &owner{group: rec.Group}, n: n, tx: tx, now: n.clock()}
@@ -182,6 +169,37 @@ func (n *Node) CreateGroup(ctx context.Context, o GroupOptions) (Conversation, e
 	}
 	n.takeUp(rec.Group)
 	return n.Conversation(ctx, groupID(rec.Group))
+}
+
+// foundGroup makes a group of this device alone, and a mailbox for it at a relay. describe says what
+// kind of group it is. The mailbox is named in the group before the epoch is there whose keys
+// open it: its id comes from the admin key and a salt alone.
+func (n *Node) foundGroup(in *store.Inbox, relay string, describe func(at conversation.MailboxRef) *conversation.GroupInfo) (*mls.Group, store.Mailbox, error) {
+	box, err := newMailbox(relay, conversationTerms, key.CapabilityPublic{}, key.CapabilityPublic{}, in.Mailbox.Ticket)
+	if err != nil {
+		return nil, box, err
+	}
+	at, err := wire.ParseAddress(box.Relay)
+	if err != nil {
+		return nil, box, err
+	}
+	credential, leaf, err := n.leaf(in)
+	if err != nil {
+		return nil, box, err
+	}
+	info := describe(conversation.MailboxRef{Relay: at.Append(nil), Mailbox: box.ID})
+	g, err := mls.NewGroup(n.mlsConfig(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: n.lifetime(), Capabilities: capabilities(), LeafExtensions: leaf,
+		Extensions: mls.Extensions{conversation.RequiredCapabilities(), {Type: mls.ExtensionType(conversation.ExtensionGroup), Data: info.Append(nil)}}})
+	return g, box, err
+}
+
+// openWith makes a mailbox one that the keys of a group's epoch open, and returns these.
+func openWith(box *store.Mailbox, g *mls.Group) (conversation.EpochKeys, error) {
+	keys, err := conversation.DeriveKeys(g, box.ID)
+	if err == nil {
+		box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
+	}
+	return keys, err
 }
 
 // How much room a group is made with: at most what one transaction of the vault can
@@ -566,20 +584,9 @@ func (n *Node) join(tx *store.Tx, w *conversation.Welcome, content []byte) ([]by
 		return nil, passOver("%w", err)
 	}
 	group := g.GroupID()
-	rec := store.Conversation{Group: group, Since: n.clock()}
-	switch old, err := tx.Conversation(group); {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
+	rec, _, err := n.comeBack(tx, store.Conversation{Group: group, Since: n.clock()}, "a welcome into a group that this device is in")
+	if err != nil {
 		return nil, err
-	default:
-		core, err := coreOf(&old)
-		if err != nil {
-			return nil, err
-		}
-		if !core.Over {
-			return nil, passOver("a welcome into a group that this device is in")
-		}
-		rec = old // it has come back: the history goes on
 	}
 	core, keys, err := n.enterGroup(&rec, w, &held, g, info)
 	if err != nil {
@@ -637,24 +644,33 @@ func (n *Node) enterGroup(rec *store.Conversation, w *conversation.Welcome, held
 	return core, keys, nil
 }
 
+// comeBack returns the conversation that a device enters: the one it has left, whose history goes
+// on, or fresh. One that it is in, still, it does not enter: why says so.
+func (n *Node) comeBack(tx *store.Tx, fresh store.Conversation, why string) (rec store.Conversation, again bool, err error) {
+	old, err := tx.Conversation(fresh.Group)
+	if errors.Is(err, store.ErrNotFound) {
+		return fresh, false, nil
+	}
+	if err != nil {
+		return rec, false, err
+	}
+	core, err := coreOf(&old)
+	if err == nil && !core.Over {
+		err = passOver("%s", why)
+	}
+	return old, true, err
+}
+
 // joinOwn joins a conversation between two, or the one among the account's devices, that
 // another of these has brought this one into.
 func (n *Node) joinOwn(tx *store.Tx, w *conversation.Welcome, held *store.Bundle, g *mls.Group, info *conversation.GroupInfo) ([]byte, error) {
 	group := g.GroupID()
-	rec := store.Conversation{Group: group, Since: n.clock(), Own: info.Kind == conversation.Self, Contact: n.account.ID()}
-	switch old, err := tx.Conversation(group); {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
+	rec, again, err := n.comeBack(tx, store.Conversation{Group: group, Since: n.clock(), Own: info.Kind == conversation.Self, Contact: n.account.ID()},
+		"a welcome into a conversation that this device is in")
+	if err != nil {
 		return nil, err
-	default:
-		core, err := coreOf(&old)
-		if err != nil {
-			return nil, err
-		}
-		if !core.Over {
-			return nil, passOver("a welcome into a conversation that this device is in")
-		}
-		rec = old // the device is one again
+	}
+	if again { // the device is one again
 		rec.LogTold = 0
 	}
 	core, keys, err := n.enterGroup(&rec, w, held, g, info)

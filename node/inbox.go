@@ -81,6 +81,15 @@ func (n *Node) inboxOn(ctx context.Context, bring reading, got func()) error {
 	return err
 }
 
+// behind moves an inbox's cursor behind an item.
+func behind(in *store.Inbox, it *client.Item) {
+	if in.Chain = it.Chain; it.Entry == nil {
+		in.Cursor = it.Span.End.Mark()
+	} else {
+		in.Cursor = mailbox.Mark{Era: it.Entry.Era, Seq: it.Entry.Seq}
+	}
+}
+
 // takeLetters deals with a page of the inbox, letter by letter, and trims it.
 func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 	for _, it := range p.Items {
@@ -90,14 +99,13 @@ func (n *Node) takeLetters(ctx context.Context, p *client.Page) error {
 			if err != nil {
 				return err
 			}
-			if it.Entry == nil {
-				in.Cursor, in.Chain = it.Span.End.Mark(), it.Chain
-				return tx.PutInbox(&in)
-			}
-			if it.Entry.Seq <= in.Cursor.Seq {
+			if it.Entry != nil && it.Entry.Seq <= in.Cursor.Seq {
 				return nil
 			}
-			in.Cursor, in.Chain = mailbox.Mark{Era: it.Entry.Era, Seq: it.Entry.Seq}, it.Chain
+			behind(&in, &it)
+			if it.Entry == nil {
+				return tx.PutInbox(&in)
+			}
 			group, err := n.letter(tx, &in, it.Entry.Payload)
 			if err != nil {
 				return err
@@ -272,11 +280,6 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 		return nil, n.ask(tx, &inv, body, b.Hash(), q)
 	}
 
-	// The group, of this device alone at first.
-	credential, leaf, err := n.leaf(in)
-	if err != nil {
-		return nil, err
-	}
 	sec := q.Secrets()
 	var packages []mls.Proposal
 	for _, raw := range q.KeyPackages {
@@ -290,19 +293,11 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 		}
 		packages = append(packages, mls.Add{KeyPackage: kp})
 	}
-	// The mailbox is named in the group before the epoch is there whose keys open
-	// it: its id comes from the admin key and a salt alone.
-	box, err := newMailbox(in.Mailbox.Relay, conversationTerms, key.CapabilityPublic{}, key.CapabilityPublic{}, in.Mailbox.Ticket)
-	if err != nil {
-		return nil, err
-	}
-	at, err := wire.ParseAddress(box.Relay)
-	if err != nil {
-		return nil, err
-	}
-	info := conversation.NewDirect(conversation.MailboxRef{Relay: at.Append(nil), Mailbox: box.ID, BaseEpoch: 1}, n.account.ID(), them, sec.Binding[:])
-	g, err := mls.NewGroup(n.mlsConfig(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: n.lifetime(), Capabilities: capabilities(), LeafExtensions: leaf,
-		Extensions: mls.Extensions{conversation.RequiredCapabilities(), {Type: mls.ExtensionType(conversation.ExtensionGroup), Data: info.Append(nil)}}})
+	// The group, of this device alone at first.
+	g, box, err := n.foundGroup(in, in.Mailbox.Relay, func(at conversation.MailboxRef) *conversation.GroupInfo {
+		at.BaseEpoch = 1
+		return conversation.NewDirect(at, n.account.ID(), them, sec.Binding[:])
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -314,11 +309,10 @@ func (n *Node) request(tx *store.Tx, in *store.Inbox, body []byte) ([]byte, erro
 	if g, err = staged.Merge(g); err != nil {
 		return nil, err
 	}
-	keys, err := conversation.DeriveKeys(g, box.ID)
+	keys, err := openWith(&box, g)
 	if err != nil {
 		return nil, err
 	}
-	box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 
 	// The answer.
 	// Their devices may be too many for one, and their inbox's key may be one to which

@@ -163,6 +163,34 @@ func (n *Node) showInvite(i *store.Invite) Invite {
 	return out
 }
 
+// placeOffer puts an offer into its slot. The request to it comes to the inbox, which must be
+// there first.
+func (n *Node) placeOffer(ctx context.Context, relay string, owner, reader []byte, once bool, until mailbox.Minute, offer []byte) error {
+	if _, err := n.openInbox(ctx); err != nil {
+		return err
+	}
+	r, err := n.relayAt(relay)
+	if err != nil {
+		return err
+	}
+	return n.heed(r.client.CreateSlot(ctx, key.CapabilityFromSeed(owner), key.CapabilityFromSeed(reader), once, until, offer, n.ticket(relay)))
+}
+
+// revokeSlot makes a slot one that nobody takes any more.
+func (n *Node) revokeSlot(task, relay string, owner, reader []byte) {
+	n.task(task, func(ctx context.Context) error {
+		r, err := n.relayAt(relay)
+		if err != nil {
+			return err
+		}
+		err = r.client.RevokeSlot(ctx, key.CapabilityFromSeed(owner), key.CapabilityFromSeed(reader).Public())
+		if errors.Is(err, mailbox.ErrGone) || errors.Is(err, mailbox.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
 // placeInvite puts an offer into its slot.
 func (n *Node) placeInvite(offer [32]byte) {
 	n.task("invite "+inviteID(offer), func(ctx context.Context) error {
@@ -173,16 +201,7 @@ func (n *Node) placeInvite(offer [32]byte) {
 		if i.State != store.InviteOpen || i.Placed || i.Expires <= uint32(mailbox.MinuteOf(n.clock())) {
 			return nil
 		}
-		// The request comes to the inbox: it must be there first.
-		if _, err := n.openInbox(ctx); err != nil {
-			return err
-		}
-		r, err := n.relayAt(i.Relay)
-		if err != nil {
-			return err
-		}
-		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(i.Owner), key.CapabilityFromSeed(i.Reader), len(i.Group) == 0, mailbox.Minute(i.Expires), i.Value, n.ticket(i.Relay))
-		if n.heed(err) != nil {
+		if err := n.placeOffer(ctx, i.Relay, i.Owner, i.Reader, len(i.Group) == 0, mailbox.Minute(i.Expires), i.Value); err != nil {
 			return err
 		}
 		return n.update(func(tx *store.Tx) error {
@@ -274,17 +293,7 @@ func (n *Node) RevokeInvite(ctx context.Context, id string) error {
 	if err != nil {
 		return apiError(err)
 	}
-	n.task("revoke "+id, func(ctx context.Context) error {
-		r, err := n.relayAt(found.Relay)
-		if err != nil {
-			return err
-		}
-		err = r.client.RevokeSlot(ctx, key.CapabilityFromSeed(found.Owner), key.CapabilityFromSeed(found.Reader).Public())
-		if errors.Is(err, mailbox.ErrGone) || errors.Is(err, mailbox.ErrNotFound) {
-			return nil
-		}
-		return err
-	})
+	n.revokeSlot("revoke "+id, found.Relay, found.Owner, found.Reader)
 	return nil
 }
 
@@ -433,27 +442,15 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 	if err != nil {
 		return final(CauseInvalid, "the invite names no relay that this version can reach: %v", err)
 	}
-	r, err := n.relayAt(at)
+	value, err := n.takeSlot(ctx, link, at, a.Tag, "the invite has been used by somebody else; if that was not you, tell who gave it to you", "the invite was revoked by who made it")
+	if errors.Is(err, mailbox.ErrNotFound) {
+		// The inviter's relay does not have it yet, or never will.
+		return fmt.Errorf("the relay does not have the invite (yet)")
+	}
 	if err != nil {
 		return err
 	}
-	read := link.Secret.SlotRead()
-	value, err := r.client.TakeSlot(ctx, read, mailbox.Tag(a.Tag))
-	var refused *wire.Error
-	switch {
-	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotTaken:
-		return final(CauseGone, "the invite has been used by somebody else; if that was not you, tell who gave it to you")
-	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotExpired:
-		return final(CauseGone, "%v", handshake.ErrExpired)
-	case errors.As(err, &refused) && refused.Gone() == mailbox.SlotRevoked:
-		return final(CauseGone, "the invite was revoked by who made it")
-	case errors.Is(err, mailbox.ErrNotFound):
-		// The inviter's relay does not have it yet, or never will.
-		return fmt.Errorf("the relay does not have the invite (yet)")
-	case err != nil:
-		return err
-	}
-	offer, err := link.OpenOffer(wire.SlotID(link.Relay, read.Public()), value)
+	offer, err := link.OpenOffer(wire.SlotID(link.Relay, link.Secret.SlotRead().Public()), value)
 	if err != nil {
 		return final(CauseNotTrusted, "%v; no contact is made", err)
 	}
@@ -489,6 +486,28 @@ func (n *Node) takeOffer(ctx context.Context, a *store.Acceptance) error {
 		}
 		return errors.Join(tx.PutAcceptance(&now), tx.PutContact(&c), n.noteContact(tx, c.Account))
 	})
+}
+
+// takeSlot takes what lies in a link's slot, with the tag that lets it be taken again. If somebody
+// else has taken it, or it was revoked, that is final and said in these words.
+func (n *Node) takeSlot(ctx context.Context, link handshake.Link, at string, tag [16]byte, taken, revoked string) ([]byte, error) {
+	r, err := n.relayAt(at)
+	if err != nil {
+		return nil, err
+	}
+	value, err := r.client.TakeSlot(ctx, link.Secret.SlotRead(), mailbox.Tag(tag))
+	var refused *wire.Error
+	if errors.As(err, &refused) {
+		switch refused.Gone() {
+		case mailbox.SlotTaken:
+			return nil, final(CauseGone, "%s", taken)
+		case mailbox.SlotExpired:
+			return nil, final(CauseGone, "%v", handshake.ErrExpired)
+		case mailbox.SlotRevoked:
+			return nil, final(CauseGone, "%s", revoked)
+		}
+	}
+	return value, err
 }
 
 // contactRequest answers an offer, and is on its way out.

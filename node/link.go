@@ -113,15 +113,7 @@ func (n *Node) placeLink(offer [32]byte) {
 		if l.Offer != offer || l.State != store.LinkOpen || l.Placed || l.Expires <= uint32(mailbox.MinuteOf(n.clock())) {
 			return nil
 		}
-		if _, err := n.openInbox(ctx); err != nil { // the request comes there
-			return err
-		}
-		r, err := n.relayAt(l.Relay)
-		if err != nil {
-			return err
-		}
-		err = r.client.CreateSlot(ctx, key.CapabilityFromSeed(l.Owner), key.CapabilityFromSeed(l.Reader), true, mailbox.Minute(l.Expires), l.Value, n.ticket(l.Relay))
-		if n.heed(err) != nil {
+		if err := n.placeOffer(ctx, l.Relay, l.Owner, l.Reader, true, mailbox.Minute(l.Expires), l.Value); err != nil {
 			return err
 		}
 		return n.changeLink(offer, func(tx *store.Tx, l *store.Linking) error { l.Placed = true; return nil })
@@ -185,17 +177,7 @@ func (n *Node) CancelLink(ctx context.Context) error {
 		return apiError(err)
 	}
 	n.startLetters()
-	n.task("revoke link", func(ctx context.Context) error {
-		r, err := n.relayAt(gone.Relay)
-		if err != nil {
-			return err
-		}
-		err = r.client.RevokeSlot(ctx, key.CapabilityFromSeed(gone.Owner), key.CapabilityFromSeed(gone.Reader).Public())
-		if errors.Is(err, mailbox.ErrGone) || errors.Is(err, mailbox.ErrNotFound) {
-			return nil
-		}
-		return err
-	})
+	n.revokeSlot("revoke link", gone.Relay, gone.Owner, gone.Reader)
 	return nil
 }
 

@@ -9,14 +9,11 @@ import (
 
 	"sotto/crypto/codec"
 	"sotto/crypto/identity"
-	"sotto/crypto/key"
-	"sotto/crypto/mls"
 	"sotto/node/content"
 	"sotto/node/conversation"
 	"sotto/node/setting"
 	"sotto/node/store"
 	"sotto/relay/mailbox"
-	"sotto/relay/wire"
 )
 
 // selfGroup returns the conversation among the account's own devices, nil before there is
@@ -39,29 +36,16 @@ func (n *Node) makeSelf(tx *store.Tx) (group []byte, err error) {
 	if err != nil {
 		return nil, err
 	}
-	box, err := newMailbox(in.Mailbox.Relay, conversationTerms, key.CapabilityPublic{}, key.CapabilityPublic{}, in.Mailbox.Ticket)
+	g, box, err := n.foundGroup(&in, in.Mailbox.Relay, func(at conversation.MailboxRef) *conversation.GroupInfo {
+		return conversation.NewSelf(at, n.account.ID())
+	})
 	if err != nil {
 		return nil, err
 	}
-	at, err := wire.ParseAddress(box.Relay)
+	keys, err := openWith(&box, g)
 	if err != nil {
 		return nil, err
 	}
-	credential, leaf, err := n.leaf(&in)
-	if err != nil {
-		return nil, err
-	}
-	info := conversation.NewSelf(conversation.MailboxRef{Relay: at.Append(nil), Mailbox: box.ID}, n.account.ID())
-	g, err := mls.NewGroup(n.mlsConfig(), mls.GroupOptions{Suite: mls.XWing, Credential: credential, Lifetime: n.lifetime(), Capabilities: capabilities(), LeafExtensions: leaf,
-		Extensions: mls.Extensions{conversation.RequiredCapabilities(), {Type: mls.ExtensionType(conversation.ExtensionGroup), Data: info.Append(nil)}}})
-	if err != nil {
-		return nil, err
-	}
-	keys, err := conversation.DeriveKeys(g, box.ID)
-	if err != nil {
-		return nil, err
-	}
-	box.ReadKey, box.AppendKey = [32]byte(keys.Read.Public().Bytes()), [32]byte(keys.Append.Public().Bytes())
 	group = g.GroupID()
 	rec := &store.Conversation{Group: group, Contact: n.account.ID(), Relay: box.Relay, Mailbox: box.ID, Made: &box, Since: n.clock(), Own: true}
 	core := &conversation.Core{Chain: mailbox.FirstChain(box.ID), Open: true, Updated: n.clock(), Active: n.clock()}
