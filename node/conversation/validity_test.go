@@ -132,15 +132,7 @@ func changeTo(p *person, info *GroupInfo) mls.Proposal {
 // commit makes a commit whatever the rules say.
 func (p *person) commit(proposals ...mls.Proposal) (*mls.Staged, []byte) {
 	p.t.Helper()
-	s, err := p.group.Commit(&mls.CommitOptions{Proposals: proposals, AuthenticatedData: sampleContext().Append(nil)})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	keys, err := DeriveKeys(s, theBox.Mailbox)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return s, keys.NextCaps()
+	return p.commitWith(sampleContext().Proofs, proposals...)
 }
 
 // What each role may do, judged by a member who receives the commit.

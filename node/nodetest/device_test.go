@@ -17,6 +17,9 @@ import (
 	"sotto/storage/vault"
 )
 
+// asShown types the digits that are shown.
+func asShown(digits string) string { return digits }
+
 // enter makes a home that enters a device link, and confirms it at the existing device
 // with what confirm makes of the digits.
 func (w *World) enter(p *Person, name string, confirm func(digits string) string) (*Person, error) {
@@ -30,26 +33,42 @@ func (w *World) enter(p *Person, name string, confirm func(digits string) string
 
 func (w *World) enterLink(p *Person, link, name string, confirm func(digits string) string) (*Person, error) {
 	w.t.Helper()
-	d := &Person{w: w, Home: filepath.Join(w.folder(), name)}
-	_, err := node.Enter(w.t.Context(), d.Home, node.EnterOptions{Options: node.Options{Passphrase: Passphrase, Dial: w.Dial}, Link: link, Name: name, Params: vault.FloorParams,
-		Show: func(digits string) {
-			go func() { // as the person does, at another machine
-				p.Until("digits to compare", func() bool { l, err := p.Link(context.Background()); return err == nil && l.State == node.LinkCompare })
-				p.ConfirmLink(context.Background(), confirm(digits), Passphrase)
-			}()
-		}})
-	if err != nil {
+	d := w.machine(name)
+	if err := d.enter(w.t.Context(), link, nil, func(digits string) { go p.confirms(digits, confirm) }); err != nil {
 		return nil, err
 	}
-	d.Start()
-	w.t.Cleanup(d.Stop)
+	d.begin()
 	return d, nil
+}
+
+// machine is one that has no account yet, and may enter a link.
+func (w *World) machine(name string) *Person {
+	return &Person{w: w, Home: filepath.Join(w.folder(), name)}
+}
+
+func (p *Person) enter(ctx context.Context, link string, hook kv.Hook, show func(digits string)) error {
+	_, err := node.Enter(ctx, p.Home, node.EnterOptions{Options: node.Options{Passphrase: Passphrase, Dial: p.w.Dial, Hook: hook}, Link: link,
+		Name: filepath.Base(p.Home), Params: vault.FloorParams, Show: show})
+	return err
+}
+
+// begin starts what has entered.
+func (p *Person) begin() {
+	p.Start()
+	p.w.t.Cleanup(p.Stop)
+}
+
+// confirms waits until there are digits to compare, and types what confirm makes of those that
+// are shown: as the person does, at another machine.
+func (p *Person) confirms(digits string, confirm func(digits string) string) {
+	p.Until("digits to compare", func() bool { l, err := p.Link(context.Background()); return err == nil && l.State == node.LinkCompare })
+	p.ConfirmLink(context.Background(), confirm(digits), Passphrase)
 }
 
 // Device links one more device of a person.
 func (w *World) Device(p *Person, name string) *Person {
 	w.t.Helper()
-	d, err := w.enter(p, name, func(digits string) string { return digits })
+	d, err := w.enter(p, name, asShown)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -158,7 +177,6 @@ func TestLinkThatComesToNothing(t *testing.T) {
 	w := New(t)
 	r := w.Relay()
 	ana, ben := w.Person("Ana", r), w.Person("Ben", r)
-	same := func(digits string) string { return digits }
 
 	_, err := w.enter(ana, "laptop", func(digits string) string {
 		if digits[0] == '0' {
@@ -181,7 +199,7 @@ func TestLinkThatComesToNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.enterLink(ana, inv.Link, "laptop", same); !errors.Is(err, node.ErrInvalid) {
+	if _, err := w.enterLink(ana, inv.Link, "laptop", asShown); !errors.Is(err, node.ErrInvalid) {
 		t.Errorf("an invite is entered: %v", err)
 	}
 	l, err := ana.LinkDevice(t.Context())
@@ -205,10 +223,10 @@ func TestLinkThatComesToNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.enterLink(ana, l.Link, "tablet", same); err != nil {
+	if _, err := w.enterLink(ana, l.Link, "tablet", asShown); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.enterLink(ana, l.Link, "another", same); !errors.Is(err, node.ErrGone) {
+	if _, err := w.enterLink(ana, l.Link, "another", asShown); !errors.Is(err, node.ErrGone) {
 		t.Errorf("a link that is used: %v", err)
 	}
 	// A wrong passphrase confirms nothing, and can be mended.
@@ -335,30 +353,28 @@ func TestLinkSurvivesFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.set(3)
-	d := &Person{w: w, Home: filepath.Join(w.folder(), "laptop")}
-	_, err = node.Enter(t.Context(), d.Home, node.EnterOptions{Options: node.Options{Passphrase: Passphrase, Dial: w.Dial}, Link: l.Link, Name: "laptop", Params: vault.FloorParams,
-		Show: func(digits string) {
-			go func() {
-				for t.Context().Err() == nil { // what has failed may have happened: look, and try again
-					l, err := ana.Link(context.Background())
-					if err == nil && l.State == node.LinkCompare {
-						_, err = ana.ConfirmLink(context.Background(), digits, Passphrase)
-					}
-					if err == nil && (l.State == node.LinkGranted || l.State == node.LinkDone) {
-						return
-					}
-					if errors.Is(err, node.ErrNotTrusted) {
-						t.Error(err)
-						return
-					}
+	d := w.machine("laptop")
+	err = d.enter(t.Context(), l.Link, nil, func(digits string) {
+		go func() {
+			for t.Context().Err() == nil { // what has failed may have happened: look, and try again
+				l, err := ana.Link(context.Background())
+				if err == nil && l.State == node.LinkCompare {
+					_, err = ana.ConfirmLink(context.Background(), digits, Passphrase)
 				}
-			}()
-		}})
+				if err == nil && (l.State == node.LinkGranted || l.State == node.LinkDone) {
+					return
+				}
+				if errors.Is(err, node.ErrNotTrusted) {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.Start()
-	t.Cleanup(d.Stop)
+	d.begin()
 	f.set(0)
 	d.Until("the conversation", func() bool { return d.stateIn("Ben") == node.StateOpen })
 	if left.Load() == 60 {
@@ -382,25 +398,16 @@ func TestEnterSurvivesKills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Person{w: w, Home: filepath.Join(w.folder(), "laptop")}
+	d := w.machine("laptop")
 	kills, shown := 0, map[string]bool{}
 	var confirm sync.Once
 	for n := int64(1); ; n++ {
 		ctx, kill := context.WithCancel(t.Context())
 		k := &killer{left: n, kill: kill}
-		_, err := node.Enter(ctx, d.Home, node.EnterOptions{Options: node.Options{Passphrase: Passphrase, Dial: w.Dial, Hook: k}, Link: l.Link, Name: "laptop", Params: vault.FloorParams,
-			Show: func(digits string) {
-				shown[digits] = true
-				confirm.Do(func() {
-					go func() {
-						ana.Until("digits", func() bool {
-							l, err := ana.Link(context.Background())
-							return err == nil && l.State == node.LinkCompare
-						})
-						ana.ConfirmLink(context.Background(), digits, Passphrase)
-					}()
-				})
-			}})
+		err := d.enter(ctx, l.Link, k, func(digits string) {
+			shown[digits] = true
+			confirm.Do(func() { go ana.confirms(digits, asShown) })
+		})
 		kill()
 		if err == nil {
 			break
@@ -412,8 +419,7 @@ func TestEnterSurvivesKills(t *testing.T) {
 	if kills == 0 || len(shown) != 1 {
 		t.Errorf("killed %d times, shown %v", kills, shown)
 	}
-	d.Start()
-	t.Cleanup(d.Stop)
+	d.begin()
 	d.Until("the conversation", func() bool { return d.stateIn("Ben") == node.StateOpen })
 	if got := ana.devices(); len(got) != 2 {
 		t.Errorf("devices %q", got)

@@ -30,16 +30,22 @@ func TestKeep(t *testing.T) {
 	ok[node.Message](t)(ana.Star(ctx, "Ben", starred.ID, true))
 	ben.Until("all that is old", func() bool { return slices.Equal(ben.Texts("Ana"), old) })
 	ana.Until("an empty outbox", func() bool { return ana.conversation("Ben").Queued == 0 })
+	unread := ben.say("Ana", node.NewMessage{Text: "old, and never read"})
+	ana.Until("what Ben says", func() bool { return ana.message("Ben", unread.ID).ID != "" })
+	old = append(old, unread.Text)
 	r.Stop()
 	ana.say("Ben", node.NewMessage{Text: "on its way"})
 	c.forward(26 * time.Hour)
 	ana.say("Ben", node.NewMessage{Text: "new"})
 
+	if n := ana.conversation("Ben").Unread; n != 1 {
+		t.Errorf("%d are unread", n)
+	}
 	ok[node.Setting](t)(ana.SetConfig(ctx, "Ben", "keep", "1d"))
 	want := []string{"old 7", "on its way", "new"}
 	ana.Until("the end of what is old", func() bool { return slices.Equal(ana.Texts("Ben"), want) })
 	if n := ana.conversation("Ben").Unread; n != 0 {
-		t.Errorf("%d are unread", n)
+		t.Errorf("%d are unread of what is gone", n)
 	}
 	r.Start()
 	ben.Until("what came after", func() bool { return len(ben.Texts("Ana")) == len(old)+2 })
